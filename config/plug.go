@@ -1,0 +1,56 @@
+package config
+
+// Plug is one entry of a pipeline: a name and its configuration. A plug
+// without options may be written as its bare name.
+type Plug struct {
+	Name string
+	// Config is a pointer to the plug's type below.
+	Config any
+}
+
+// RequestIDPlug gives each request an id, or keeps a trusted proxy's.
+type RequestIDPlug struct {
+	Header string `yaml:"header"`
+}
+
+// LoggerPlug logs one line for each plain HTTP request.
+type LoggerPlug struct {
+	Level string `yaml:"level"`
+}
+
+// AcceptsPlug refuses requests whose Accept header admits none of the
+// formats, with 406. It is written as a list: html, json, text, or a media type.
+type AcceptsPlug []string
+
+// SecureHeadersPlug sets response headers that browsers honour.
+type SecureHeadersPlug struct {
+	// Set replaces or adds to the defaults; an empty value removes one.
+	Set map[string]string `yaml:"set"`
+}
+
+// HeadersPlug changes the headers sent up and those sent back.
+type HeadersPlug struct {
+	Request  HeaderChange `yaml:"request"`
+	Response HeaderChange `yaml:"response"`
+}
+
+// HeaderChange sets and removes header fields.
+type HeaderChange struct {
+	Set    map[string]string `yaml:"set"`
+	Remove []string          `yaml:"remove"`
+}
+
+// HeadPlug turns HEAD into GET, without the body.
+type HeadPlug struct{}
+
+// OriginPlug admits only requests with one of the origins, with 403
+// otherwise. It is written as a list: "https://*.example.com", "same" (the
+// request's own host), "none" (requests that carry no Origin), or "*".
+type OriginPlug []string
+
+// LimitPlug bounds the sessions that share a key, with 429 above it.
+type LimitPlug struct {
+	Sessions int `yaml:"sessions"`
+	// By is ip, id, route or header:NAME.
+	By string `yaml:"by"`
+}
