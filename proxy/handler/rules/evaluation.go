@@ -1,0 +1,195 @@
+package rules
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"unicode/utf8"
+
+	"github.com/expr-lang/expr/vm"
+
+	"github.com/stentproxy/stent/proxy/frame"
+	"github.com/stentproxy/stent/proxy/relay"
+)
+
+// message is what the rules look at.
+type message struct {
+	from relay.Side
+	kind frame.Opcode
+	data []byte
+}
+
+// decide returns the result of the first rule whose condition holds.
+func (p *program) decide(s *subject, m message) relay.Result {
+	e := p.evaluations.Get().(*evaluation)
+	e.begin(s, m, p.uses)
+	defer func() {
+		e.end()
+		p.evaluations.Put(e)
+	}()
+	for i := range p.rules {
+		r := &p.rules[i]
+		holds, err := e.machine.Run(r.when, e.environment)
+		if err != nil {
+			p.failures.Add(1)
+			continue
+		}
+		if holds != true {
+			continue
+		}
+		result, err := r.answer(e)
+		if err != nil {
+			p.failures.Add(1)
+			return relay.Result{Verdict: relay.Drop}
+		}
+		return result
+	}
+	return relay.Result{}
+}
+
+// answer returns the rule's result, computed where it is an expression.
+func (r *rule) answer(e *evaluation) (relay.Result, error) {
+	result := r.result
+	if r.compute == nil {
+		return result, nil
+	}
+	value, err := e.machine.Run(r.compute, e.environment)
+	if err != nil {
+		return result, err
+	}
+	result.Type, result.Data, err = encode(value)
+	return result, err
+}
+
+// encode makes a message of an expression's value: a string is text, or
+// binary where it is not UTF-8; bytes are binary; anything else is JSON text.
+func encode(value any) (frame.Opcode, []byte, error) {
+	switch v := value.(type) {
+	case string:
+		if !utf8.ValidString(v) {
+			return frame.Binary, []byte(v), nil
+		}
+		return frame.Text, []byte(v), nil
+	case []byte:
+		return frame.Binary, v, nil
+	}
+	var b bytes.Buffer
+	to := json.NewEncoder(&b)
+	to.SetEscapeHTML(false)
+	if err := to.Encode(value); err != nil {
+		return 0, nil, fmt.Errorf("write the result as JSON: %w", err)
+	}
+	return frame.Text, bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// evaluation is the environment and the machine of one message at a time.
+type evaluation struct {
+	machine     vm.VM
+	environment map[string]any
+
+	message message
+	text    string
+	decoded any
+	// hasText and hasJSON say whether text and decoded are worked out.
+	hasText, hasJSON bool
+	// size is the number that environment["size"] holds: messages of one
+	// size after the other need it boxed only once.
+	size int
+}
+
+func newEvaluation() *evaluation {
+	e := &evaluation{machine: vm.VM{MemoryBudget: memoryBudget}, size: -1}
+	e.environment = map[string]any{
+		textFunc: e.messageText,
+		jsonFunc: e.messageJSON,
+	}
+	return e
+}
+
+// The values of from and type, boxed once.
+var (
+	sides = [...]any{relay.Client: relay.Client.String(), relay.Upstream: relay.Upstream.String()}
+	kinds = map[frame.Opcode]any{frame.Text: frame.Text.String(), frame.Binary: frame.Binary.String()}
+)
+
+// begin puts the names in u ready for one message.
+func (e *evaluation) begin(s *subject, m message, u uses) {
+	e.message = m
+	e.environment["from"] = sides[m.from]
+	e.environment["type"] = kinds[m.kind]
+	if u&usesSize != 0 && e.size != len(m.data) {
+		e.size = len(m.data)
+		e.environment["size"] = e.size
+	}
+	s.fill(e.environment, u)
+}
+
+// end forgets the message, which is not ours any more. What the machine's
+// stack still points to goes with the pool.
+func (e *evaluation) end() {
+	e.message = message{}
+	e.text, e.hasText = "", false
+	e.decoded, e.hasJSON = nil, false
+	clear(e.machine.Stack[:cap(e.machine.Stack)])
+	clear(e.machine.Variables)
+}
+
+func (e *evaluation) messageText() string {
+	if !e.hasText {
+		e.hasText = true
+		if e.message.kind == frame.Text {
+			e.text = string(e.message.data)
+		}
+	}
+	return e.text
+}
+
+func (e *evaluation) messageJSON() any {
+	if !e.hasJSON {
+		e.hasJSON = true
+		if e.message.kind == frame.Text {
+			e.decoded = decode(e.message.data)
+		}
+	}
+	return e.decoded
+}
+
+// decode returns the JSON value in data, or nil.
+func decode(data []byte) any {
+	from := json.NewDecoder(bytes.NewReader(data))
+	from.UseNumber()
+	var value any
+	if err := from.Decode(&value); err != nil {
+		return nil
+	}
+	if _, err := from.Token(); !errors.Is(err, io.EOF) {
+		return nil
+	}
+	return numbers(value)
+}
+
+// numbers turns the numbers inside v into int where they are whole and fit,
+// since identifiers above 2^53 would lose their last digits as float64, and
+// into float64 otherwise.
+func numbers(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		if i, err := v.Int64(); err == nil {
+			return int(i)
+		}
+		if f, err := v.Float64(); err == nil {
+			return f
+		}
+	case []any:
+		for i := range v {
+			v[i] = numbers(v[i])
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = numbers(v[k])
+		}
+	}
+	return v
+}
