@@ -18,6 +18,9 @@ type Config struct {
 	Scopes      []Scope             `yaml:"scopes"`
 	Routes      []Route             `yaml:"routes"`
 	Upstreams   map[string]Upstream `yaml:"upstreams"`
+
+	// source is nil for a configuration built in code.
+	source *source
 }
 
 // Listener is one address that clients connect to.
@@ -28,27 +31,30 @@ type Listener struct {
 	RedirectHTTPS  bool         `yaml:"redirect_https" later:"true"`
 	ProxyProtocol  bool         `yaml:"proxy_protocol" later:"true"`
 	TrustedProxies []CIDR       `yaml:"trusted_proxies"`
+
+	// KeyPath is where the listener stands, such as listeners[0].
+	KeyPath string `yaml:"-"`
 }
 
 // ListenerTLS makes a listener terminate TLS.
 type ListenerTLS struct {
 	Certificates []Certificate `yaml:"certificates"`
-	ClientCA     string        `yaml:"client_ca" later:"true"`
-	MinVersion   string        `yaml:"min_version"`
+	ClientCA     string        `yaml:"client_ca" later:"true" path:"true"`
+	MinVersion   string        `yaml:"min_version" enum:"1.2,1.3"`
 	ACME         *ACME         `yaml:"acme" later:"true"`
 }
 
 // Certificate names a PEM certificate chain and its key.
 type Certificate struct {
-	Cert string `yaml:"cert"`
-	Key  string `yaml:"key"`
+	Cert string `yaml:"cert" path:"true"`
+	Key  string `yaml:"key" path:"true"`
 }
 
 // ACME obtains certificates from an ACME server (RFC 8555).
 type ACME struct {
 	Hosts     []string `yaml:"hosts"`
 	Email     string   `yaml:"email"`
-	Storage   string   `yaml:"storage"`
+	Storage   string   `yaml:"storage" path:"true"`
 	Directory string   `yaml:"directory"`
 }
 
@@ -62,8 +68,8 @@ type Admin struct {
 
 // Log chooses what is logged and how.
 type Log struct {
-	Level  string `yaml:"level"`
-	Format string `yaml:"format"`
+	Level  string `yaml:"level" enum:"debug,info,warn,error"`
+	Format string `yaml:"format" enum:"auto,console,json"`
 }
 
 // Tracing exports spans over OTLP.
@@ -101,4 +107,7 @@ type Scope struct {
 	PipeThrough []string `yaml:"pipe_through"`
 	Routes      []Route  `yaml:"routes"`
 	Scopes      []Scope  `yaml:"scopes"`
+
+	// KeyPath is where the scope stands, such as scopes[0].scopes[1].
+	KeyPath string `yaml:"-"`
 }

@@ -6,6 +6,10 @@ type Plug struct {
 	Name string
 	// Config is a pointer to the plug's type below.
 	Config any
+
+	// KeyPath is where the plug stands, such as pipelines.members[1]; the
+	// keys of Config are at KeyPath.Name.
+	KeyPath string `yaml:"-"`
 }
 
 // RequestIDPlug gives each request an id, or keeps a trusted proxy's.
@@ -15,7 +19,7 @@ type RequestIDPlug struct {
 
 // LoggerPlug logs one line for each plain HTTP request.
 type LoggerPlug struct {
-	Level string `yaml:"level"`
+	Level string `yaml:"level" enum:"debug,info,warn,error"`
 }
 
 // AcceptsPlug refuses requests whose Accept header admits none of the

@@ -12,11 +12,11 @@ type Route struct {
 	PipeThrough []string    `yaml:"pipe_through"`
 	Upstream    string      `yaml:"upstream"`
 	StripPrefix bool        `yaml:"strip_prefix"`
-	HostHeader  HostHeader  `yaml:"host_header"`
+	HostHeader  HostHeader  `yaml:"host_header" enum:"client,target"`
 	HTTP        bool        `yaml:"http"`
-	Log         string      `yaml:"log"`
-	Protocol    Protocol    `yaml:"protocol"`
-	Compression Compression `yaml:"compression"`
+	Log         string      `yaml:"log" enum:"debug,info,warn,error,off"`
+	Protocol    Protocol    `yaml:"protocol" enum:"raw,phoenix,graphql-transport-ws" later:"phoenix"`
+	Compression Compression `yaml:"compression" enum:",passthrough,off,terminate"`
 	Keepalive   Keepalive   `yaml:"keepalive"`
 	Timeouts    Timeouts    `yaml:"timeouts"`
 	Limits      RouteLimits `yaml:"limits"`
@@ -26,6 +26,9 @@ type Route struct {
 	// FlightRecorder is how many frames are kept per session.
 	FlightRecorder int       `yaml:"flight_recorder" later:"true"`
 	Handlers       []Handler `yaml:"handlers"`
+
+	// KeyPath is where the route stands, such as scopes[0].routes[1].
+	KeyPath string `yaml:"-"`
 }
 
 // HostHeader chooses the Host that is sent up.
@@ -93,7 +96,7 @@ type RouteLimits struct {
 	MessagesPerSecond float64  `yaml:"messages_per_second"`
 	BytesPerSecond    Size     `yaml:"bytes_per_second"`
 	Burst             Duration `yaml:"burst"`
-	OnLimit           OnLimit  `yaml:"on_limit"`
+	OnLimit           OnLimit  `yaml:"on_limit" enum:"slow,drop,close"`
 }
 
 // DefaultMessageSize bounds a message where messages are assembled and the
@@ -109,7 +112,7 @@ type Continuity struct {
 	Backoff     Backoff `yaml:"backoff"`
 	Whole       Size    `yaml:"whole"`
 	Buffer      Size    `yaml:"buffer"`
-	OnFull      OnFull  `yaml:"on_full"`
+	OnFull      OnFull  `yaml:"on_full" enum:"wait,close"`
 	OnClose     []int   `yaml:"on_close"`
 	Replay      Replay  `yaml:"replay"`
 	AcceptEarly bool    `yaml:"accept_early"`
@@ -154,6 +157,10 @@ type Handler struct {
 	// the raw value, decoded into map[string]any, []any or a scalar; nil when
 	// the entry is a bare name.
 	Config any
+
+	// KeyPath is where the handler stands, such as routes[0].handlers[1];
+	// what is in Config is at KeyPath.Name.
+	KeyPath string `yaml:"-"`
 }
 
 // RulesHandler is the configuration of the rules handler: the first rule

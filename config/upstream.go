@@ -11,6 +11,9 @@ type Upstream struct {
 	TLS         UpstreamTLS `yaml:"tls"`
 	Health      *Health     `yaml:"health"`
 	Outlier     *Outlier    `yaml:"outlier"`
+
+	// KeyPath is where the pool stands, such as upstreams.chat.
+	KeyPath string `yaml:"-"`
 }
 
 // Target is one backend, written as a URL or as {url, weight, name}.
@@ -21,6 +24,9 @@ type Target struct {
 	Weight int    `yaml:"weight"`
 	// Name is unique in the pool; host:port where none is given.
 	Name string `yaml:"name"`
+
+	// KeyPath is where the target stands, such as upstreams.chat.targets[0].
+	KeyPath string `yaml:"-"`
 }
 
 // BalanceKind names a balancing algorithm.
@@ -59,10 +65,10 @@ type Rebalance struct {
 
 // UpstreamTLS is used for wss and https targets.
 type UpstreamTLS struct {
-	CA                 string `yaml:"ca"`
+	CA                 string `yaml:"ca" path:"true"`
 	ServerName         string `yaml:"server_name"`
-	Cert               string `yaml:"cert"`
-	Key                string `yaml:"key"`
+	Cert               string `yaml:"cert" path:"true"`
+	Key                string `yaml:"key" path:"true"`
 	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"`
 }
 

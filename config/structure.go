@@ -1,0 +1,57 @@
+package config
+
+import (
+	"reflect"
+	"strings"
+)
+
+// key is what the tags of a struct's field say of one YAML key:
+//
+//	yaml:"name"       its name; "-" for what is not in the file
+//	enum:"a,b"        the strings it may hold; an empty one means "not set"
+//	later:"true"      the key belongs to a later version
+//	later:"a,b"       these of its values do
+//	path:"true"       a file, relative to the folder of the configuration
+type key struct {
+	name  string
+	index int
+	typ   reflect.Type
+	enum  []string
+	later bool
+	// laterValues are those of enum that are refused for now.
+	laterValues []string
+	path        bool
+}
+
+// keysOf lists the keys of a struct type, in the order of its fields.
+func keysOf(t reflect.Type) []key {
+	var keys []key
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name := f.Tag.Get("yaml")
+		if name == "" || name == "-" {
+			continue
+		}
+		k := key{name: name, index: i, typ: f.Type, path: f.Tag.Get("path") == "true"}
+		if enum, ok := f.Tag.Lookup("enum"); ok {
+			k.enum = strings.Split(enum, ",")
+		}
+		switch later := f.Tag.Get("later"); later {
+		case "":
+		case "true":
+			k.later = true
+		default:
+			k.laterValues = strings.Split(later, ",")
+		}
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+func names(keys []key) []string {
+	list := make([]string, len(keys))
+	for i, k := range keys {
+		list[i] = k.name
+	}
+	return list
+}

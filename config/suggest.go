@@ -1,0 +1,27 @@
+package config
+
+import (
+	"strings"
+
+	"github.com/agnivade/levenshtein"
+)
+
+// suggest returns the name that was probably meant by word, or nothing when
+// none is close.
+func suggest(word string, names []string) string {
+	const longest = 64 // no name is longer; the distance costs the product of both lengths
+	if word == "" || len(word) > longest {
+		return ""
+	}
+	fold := strings.NewReplacer("_", "", "-", "", " ", "").Replace
+	best, distance := "", max(len(word)/3, 1)+1
+	for _, name := range names {
+		if strings.EqualFold(fold(word), fold(name)) {
+			return name
+		}
+		if d := levenshtein.ComputeDistance(word, name); d < distance {
+			best, distance = name, d
+		}
+	}
+	return best
+}
