@@ -39,7 +39,8 @@ type event struct {
 	level      zapcore.Level
 	supervisor string
 	service    suture.Service // nil for backoff and resumed
-	cause      any            // error, panic text, or nil
+	err        error          // of failed; nil when Serve returned nil
+	panic      string         // of panicked
 	stack      string
 	restarting bool // at once, not after the supervisor's pause
 }
@@ -69,13 +70,14 @@ func (e *events) observe(from suture.Event) {
 	switch from := from.(type) {
 	case suture.EventServiceTerminate:
 		ev = event{kind: failed, level: zap.WarnLevel, supervisor: from.SupervisorName,
-			service: from.Service, cause: from.Err, restarting: from.Restarting}
+			service: from.Service, restarting: from.Restarting}
+		ev.err, _ = from.Err.(error)
 		if _, ok := from.Service.(*session); ok {
 			ev.level = zap.DebugLevel // the worker has logged what it means
 		}
 	case suture.EventServicePanic:
 		ev = event{kind: panicked, level: zap.ErrorLevel, supervisor: from.SupervisorName,
-			service: from.Service, cause: from.PanicMsg, restarting: from.Restarting}
+			service: from.Service, panic: from.PanicMsg, restarting: from.Restarting}
 		// Cloned, so that the queue doesn't hold suture's 64 KiB.
 		ev.stack = strings.Clone(from.Stacktrace[:min(len(from.Stacktrace), maxStack)])
 	case suture.EventBackoff:
@@ -84,14 +86,23 @@ func (e *events) observe(from suture.Event) {
 		ev = event{kind: resumed, level: zap.InfoLevel, supervisor: from.SupervisorName}
 	case suture.EventStopTimeout:
 		ev = event{kind: stopTimeout, level: zap.ErrorLevel, supervisor: from.SupervisorName, service: from.Service}
-	default:
+	default: // an event of a newer suture
 		return
 	}
 	e.total[ev.kind].Add(1)
 	if restarted, ok := ev.service.(interface{ restarted() }); ok && ev.kind != stopTimeout {
 		restarted.restarted()
 	}
-	if !e.log.Core().Enabled(ev.level) {
+	if e.log.Core().Enabled(ev.level) {
+		e.offer(ev)
+	}
+}
+
+// offer queues an event for the log or drops it. The second half of the queue
+// is kept for what is worth a warning: failing sessions come in hordes.
+func (e *events) offer(ev event) {
+	if ev.level < zap.WarnLevel && len(e.queue) >= cap(e.queue)/2 {
+		e.total[dropped].Add(1)
 		return
 	}
 	select {
@@ -141,13 +152,10 @@ func (e *events) write(ev event) {
 	switch ev.kind {
 	case failed:
 		message = "service failed"
-		if err, ok := ev.cause.(error); ok {
-			fields = append(fields, zap.Error(err))
-		}
-		fields = append(fields, zap.Bool("restarting", ev.restarting))
+		fields = append(fields, zap.Error(ev.err), zap.Bool("restarting", ev.restarting))
 	case panicked:
 		message = "service panicked"
-		fields = append(fields, zap.Any("panic", ev.cause),
+		fields = append(fields, zap.String("panic", ev.panic),
 			zap.Bool("restarting", ev.restarting), zap.String("stack", ev.stack))
 	case backoff:
 		message = "supervisor pauses restarts"

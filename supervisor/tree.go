@@ -87,7 +87,7 @@ func New(o Options) *Tree {
 	spec.FailureThreshold = math.Inf(1)
 	for i := range o.Partitions {
 		p := &partition{branch: branch{Supervisor: suture.New(fmt.Sprintf("partition %d", i), spec)}}
-		p.token = t.sessions.Add(p.Supervisor)
+		t.sessions.Add(p.Supervisor)
 		t.partitions = append(t.partitions, p)
 	}
 
@@ -154,11 +154,15 @@ func (t *Tree) add(b *branch, s suture.Service) (suture.ServiceToken, error) {
 }
 
 // Remove stops a listener or control service, waits until it has stopped,
-// for StopTimeout at most, and forgets it.
+// for StopTimeout at most, and forgets it. The error is ErrStopping when the
+// tree does all that already; before Serve nothing can be removed.
 func (t *Tree) Remove(token suture.ServiceToken) error {
 	err := t.listeners.RemoveAndWait(token, t.timeout)
 	if errors.Is(err, suture.ErrWrongSupervisor) {
 		err = t.control.RemoveAndWait(token, t.timeout)
+	}
+	if err != nil && t.state.Load() == stopping {
+		return ErrStopping
 	}
 	if err != nil {
 		return fmt.Errorf("remove service: %w", err)
