@@ -1,0 +1,190 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/stentproxy/stent/config"
+)
+
+// lease is a place on a target, taken when it is picked, and what it is
+// dialled with. The place belongs to the dial, and to the Conn after it.
+type lease struct {
+	target *Target
+	policy *policy
+	tls    *tls.Config
+}
+
+// Dial picks a target and makes the handshake with it, up to dial.attempts
+// times, each with another target. The Conn holds a place of max_sessions.
+//
+// A well-formed answer other than 101 ends it with a *Refused, which the
+// caller closes: the answer is the client's, and other targets are not asked.
+// Other errors are ErrNoTarget when there is none to try, a *DialError, and
+// ctx's error when that ended first. Once Dial has returned, ctx has no hold
+// on the connection.
+func (p *Pool) Dial(ctx context.Context, h *Handshake) (*Conn, error) {
+	if err := h.check(); err != nil {
+		return nil, fmt.Errorf("dial upstream %s: %w", p.name, err)
+	}
+	var tried []Attempt
+	for {
+		l, err := p.reserve(ctx, h, tried)
+		if err != nil {
+			if len(tried) > 0 && ctx.Err() == nil {
+				return nil, &DialError{Pool: p.name, Attempts: tried}
+			}
+			return nil, err
+		}
+		start := time.Now()
+		conn, err := l.dial(ctx, h)
+		l.settle(classify(ctx, err), time.Since(start), err)
+		if err == nil {
+			return conn, nil
+		}
+		if _, ok := errors.AsType[*Refused](err); ok {
+			return nil, err
+		}
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("dial upstream %s: %w", p.name, ctx.Err())
+		}
+		tried = append(tried, Attempt{l.target, err})
+		if len(tried) >= l.policy.attempts {
+			return nil, &DialError{Pool: p.name, Attempts: tried}
+		}
+	}
+}
+
+// reserve picks a target and takes a place on it. Where nothing is known of
+// a pool's targets since DNS has not answered for the first time, it waits
+// for that as long as a dial may take.
+func (p *Pool) reserve(ctx context.Context, h *Handshake, tried []Attempt) (lease, error) {
+	l, settled, err := p.tryReserve(h, tried)
+	if err == nil || settled == nil || len(tried) > 0 {
+		return l, err
+	}
+	wait := time.NewTimer(l.policy.timeout)
+	defer wait.Stop()
+	select {
+	case <-settled:
+		l, _, err = p.tryReserve(h, tried)
+		return l, err
+	case <-wait.C:
+		return l, err
+	case <-ctx.Done():
+		return l, fmt.Errorf("dial upstream %s: %w", p.name, ctx.Err())
+	}
+}
+
+// tryReserve picks a target and takes a place on it. With an error it
+// returns what to wait for before it is worth trying again, if anything.
+func (p *Pool) tryReserve(h *Handshake, tried []Attempt) (lease, <-chan struct{}, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	candidates := p.available(false, tried, now)
+	if len(candidates) == 0 {
+		var settled <-chan struct{}
+		if len(p.unsettled) > 0 {
+			settled = p.settled
+		}
+		return lease{policy: p.policy}, settled, p.noTarget(now)
+	}
+	t := p.pick(h, candidates)
+	t.dialling++
+	t.dials++
+	return lease{t, p.policy, t.tls}, nil, nil
+}
+
+// pick chooses among the candidates by the pool's balance and the client's
+// own wishes. p.mu is held.
+func (p *Pool) pick(h *Handshake, candidates []*Target) *Target {
+	keep := candidates[:0]
+	for _, t := range candidates {
+		if t == h.Prefer {
+			return t
+		}
+		if t != h.Avoid || p.policy.balance.kind == config.BalanceHash {
+			keep = append(keep, t)
+		}
+	}
+	if len(keep) == 0 {
+		return h.Avoid
+	}
+	return choose(p.policy.balance, keep, h, p.rng)
+}
+
+// settle ends the dial: the place becomes the session's or is free again,
+// and the result is counted.
+func (l lease) settle(r result, took time.Duration, err error) {
+	t, p := l.target, l.target.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t.dialling--
+	p.results[r]++
+	switch r {
+	case resultOK:
+		t.sessions++
+		t.succeeded()
+		p.pools.seconds.Observe(took.Seconds())
+	case resultRefused:
+		// A 5xx says nothing good of the target, but it is there and the
+		// client has its answer: neither a failure nor a success.
+		if refused, ok := errors.AsType[*Refused](err); ok && refused.Response.StatusCode < 500 {
+			t.succeeded()
+		}
+		p.pools.seconds.Observe(took.Seconds())
+	case resultUnsuitable:
+		t.succeeded()
+	case resultFailed, resultTimeout, resultBadAnswer:
+		t.failure(time.Now(), err)
+	case resultCanceled, resultCount:
+	}
+	p.forget(t)
+}
+
+// dial makes one connection and the handshake over it.
+func (l lease) dial(parent context.Context, h *Handshake) (*Conn, error) {
+	ctx, cancel := context.WithTimeout(parent, l.policy.timeout)
+	defer cancel()
+	nc, err := l.connect(ctx)
+	if err != nil {
+		return nil, l.timedOut(ctx, parent, err)
+	}
+	conn, err := l.shake(ctx, nc, h, l.target.addr.path)
+	if err != nil {
+		if _, ok := errors.AsType[*Refused](err); !ok {
+			nc.Close()
+		}
+		return nil, l.timedOut(ctx, parent, err)
+	}
+	return conn, nil
+}
+
+// timedOut makes err an ErrTimeout when the dial's own time ran out.
+func (l lease) timedOut(ctx, parent context.Context, err error) error {
+	late, ok := errors.AsType[net.Error](err)
+	if parent.Err() == nil && (ctx.Err() != nil || ok && late.Timeout()) {
+		return fmt.Errorf("%w after %v", ErrTimeout, l.policy.timeout)
+	}
+	return err
+}
+
+// connect opens the connection, with TLS where the target has it.
+func (l lease) connect(ctx context.Context) (net.Conn, error) {
+	a := l.target.addr
+	nc, err := l.target.pool.pools.dial(ctx, a.network, a.dial)
+	if err != nil || l.tls == nil {
+		return nc, err
+	}
+	secure := tls.Client(nc, l.tls)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("tls handshake: %w", err)
+	}
+	return secure, nil
+}
