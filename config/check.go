@@ -51,7 +51,7 @@ func (c *Config) Validate() error {
 	if len(list) == 0 {
 		return nil
 	}
-	return list.sort()
+	return c.source.publish(list)
 }
 
 // Warnings lists what is allowed but probably not meant, such as a route
@@ -61,12 +61,17 @@ func (c *Config) Warnings() []*Error {
 	for _, p := range c.check().warnings {
 		list = append(list, p.at(c.source))
 	}
-	return list.sort()
+	return c.source.publish(list)
 }
 
 func (c *Config) check() *checker {
 	checker := &checker{config: c}
 	checker.tags(reflect.ValueOf(c).Elem(), "")
+	checker.listeners()
+	checker.admin()
+	checker.process()
+	checker.table()
+	checker.upstreams()
 	return checker
 }
 

@@ -19,8 +19,12 @@ type decoder struct {
 	budget int // values left, so that aliases can't multiply without bound
 
 	errs   Errors
-	failed pathSet
+	more   int // problems beyond maxErrors
+	failed failures
 }
+
+// maxErrors bounds what is reported of a file that is wrong throughout.
+const maxErrors = 1000
 
 // unmarshaler is a type with a YAML form of its own.
 type unmarshaler interface {
@@ -33,10 +37,14 @@ func (d *decoder) fail(n *node, path, format string, args ...any) *Error {
 }
 
 func (d *decoder) failAt(pos position, path, format string, args ...any) *Error {
+	d.failed.add(path)
+	if len(d.errs) >= maxErrors {
+		d.more++
+		return new(Error)
+	}
 	e := d.source.at(path, pos)
 	e.Message = fmt.Sprintf(format, args...)
 	d.errs = append(d.errs, e)
-	d.failed.add(path)
 	return e
 }
 
@@ -201,7 +209,7 @@ func (d *decoder) structure(n *node, v reflect.Value, path string) {
 		}
 		target := v.Field(keys[i].index)
 		d.field(f, target, at)
-		if keys[i].path && !d.failed.touches(at) {
+		if keys[i].path && !d.failed.touch(at) {
 			target.SetString(d.absolute(target.String()))
 		}
 	}
@@ -308,24 +316,4 @@ func (n *node) shown() string {
 		return n.template
 	}
 	return n.text
-}
-
-// pathSet holds the paths at which something was found wrong.
-type pathSet map[string]bool
-
-func (s *pathSet) add(path string) {
-	if *s == nil {
-		*s = make(pathSet)
-	}
-	(*s)[path] = true
-}
-
-// touches reports whether path, a key above it or a key below it is in s.
-func (s pathSet) touches(path string) bool {
-	for p := range s {
-		if covers(p, path) || covers(path, p) {
-			return true
-		}
-	}
-	return false
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
 )
 
 // Error is one problem of a configuration and the place where it stands.
@@ -61,16 +60,26 @@ const excerptWidth = 80
 // excerpt returns the part of line around column and the blanks that put a
 // caret under it. Tabs are kept, so that both lines are indented alike.
 func excerpt(line string, column int) (text, blanks string) {
-	runes := []rune(line)
-	at := min(max(column-1, 0), len(runes))
-	from, to := max(at-excerptWidth, 0), min(at+excerptWidth, len(runes))
-	lead := slices.Clone(runes[from:at])
-	for i, r := range lead {
-		if r != '\t' {
-			lead[i] = ' '
+	var around, lead strings.Builder
+	at := 0
+	for _, r := range line {
+		at++
+		if at < column-excerptWidth {
+			continue
 		}
+		if at > column+excerptWidth {
+			break
+		}
+		around.WriteRune(r)
+		if at >= column {
+			continue
+		}
+		if r != '\t' {
+			r = ' '
+		}
+		lead.WriteRune(r)
 	}
-	return strings.ToValidUTF8(string(runes[from:to]), string(utf8.RuneError)), string(lead)
+	return around.String(), lead.String()
 }
 
 // Errors are all problems of a configuration, in the order of the file.
@@ -156,7 +165,7 @@ func (c *Config) Locate(errs ...error) error {
 	if len(list) == 0 {
 		return nil
 	}
-	return list.sort()
+	return c.source.publish(list)
 }
 
 func (c *Config) locate(err error) *Error {

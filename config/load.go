@@ -58,18 +58,32 @@ func Parse(name string, src []byte, options ...Option) (*Config, error) {
 	c := DefaultConfig()
 	c.source = d.source
 	d.root(root, &c)
+	d.source.seal()
 	c.index()
-	problems := d.errs
-	failed := d.failed
 	for _, p := range c.check().problems {
-		if !failed.touches(p.path) {
-			problems = append(problems, p.at(c.source))
+		switch {
+		case d.failed.touch(p.path):
+		case len(d.errs) >= maxErrors:
+			d.more++
+		default:
+			d.errs = append(d.errs, p.at(c.source))
 		}
 	}
-	if len(problems) > 0 {
-		return nil, problems.sort()
+	if len(d.errs) > 0 {
+		return nil, d.report()
 	}
 	return &c, nil
+}
+
+// report returns the problems in the order of the file.
+func (d *decoder) report() Errors {
+	list := d.errs.sort()
+	if d.more > 0 {
+		last := *list[len(list)-1]
+		last.Path, last.Message, last.Suggestion = "", fmt.Sprintf("and %d more problems", d.more), ""
+		list = append(list, &last)
+	}
+	return d.source.publish(list)
 }
 
 // syntax gives the problems met before there were key paths their places.
@@ -83,5 +97,5 @@ func (d *decoder) syntax(err error) Errors {
 		}
 		list = append(list, e)
 	}
-	return list.sort()
+	return d.source.publish(list)
 }

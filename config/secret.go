@@ -75,7 +75,7 @@ func (s *Secret) decode(d *decoder, n *node, path string) {
 }
 
 func (s *Secret) readFile(d *decoder, n *node, path string) {
-	if d.failed.touches(path) {
+	if d.failed.touch(path) {
 		return
 	}
 	if s.file == "" {

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -20,8 +22,9 @@ type source struct {
 	// templates maps the path of each string that named an environment
 	// variable to its text in the file.
 	templates map[string]string
-	// secrets are the secrets written in the file itself.
+	// secrets are the secrets written in the file itself; hide replaces them.
 	secrets []string
+	hide    *strings.Replacer
 }
 
 func newSource(name string, text string) *source {
@@ -53,7 +56,7 @@ func (s *source) find(path string) position {
 }
 
 // at returns an Error that stands at pos, which is moved into the file if it
-// lies outside.
+// lies outside. Its source line is not blanked yet.
 func (s *source) at(path string, pos position) *Error {
 	if s == nil {
 		return &Error{Path: path}
@@ -65,17 +68,46 @@ func (s *source) at(path string, pos position) *Error {
 		Line:   line,
 		Column: min(max(pos.column, 1), utf8.RuneCountInString(text)+1),
 		Path:   path,
-		Source: s.blank(text),
+		Source: text,
 	}
+}
+
+// publish makes a list of problems ready to be printed.
+func (s *source) publish(list Errors) Errors {
+	if s != nil {
+		for _, e := range list {
+			e.Source = s.blank(e.Source)
+		}
+	}
+	return list.sort()
+}
+
+// secretText is a literal after a key that sounds like a secret. It serves
+// files that are no YAML, whose secrets are not known.
+var secretText = regexp.MustCompile(`(?i)((?:secret|token|password)["']?:[ \t]*)("[^"]*"?|'[^']*'?|[^\s,{}\[\]"'$][^\s,}]*)`)
+
+// seal is called when all secrets are known.
+func (s *source) seal() {
+	slices.SortFunc(s.secrets, func(a, b string) int { return len(b) - len(a) })
+	var pairs []string
+	for _, secret := range slices.Compact(s.secrets) {
+		pairs = append(pairs, secret, stars(secret))
+	}
+	s.hide = strings.NewReplacer(pairs...)
 }
 
 // blank hides the secrets in a line, without moving what stands beside them.
 func (s *source) blank(line string) string {
-	for _, secret := range s.secrets {
-		line = strings.ReplaceAll(line, secret, strings.Repeat("*", utf8.RuneCountInString(secret)))
+	if s.hide != nil {
+		return s.hide.Replace(line)
 	}
-	return line
+	return secretText.ReplaceAllStringFunc(line, func(match string) string {
+		key := secretText.FindStringSubmatch(match)[1]
+		return key + stars(match[len(key):])
+	})
 }
+
+func stars(text string) string { return strings.Repeat("*", utf8.RuneCountInString(text)) }
 
 // join appends a key, or a path that begins with one, to a path.
 func join(path, key string) string {
@@ -91,8 +123,33 @@ func item(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]"
 // parent cuts the last key or index off a path.
 func parent(path string) string { return path[:max(strings.LastIndexAny(path, ".["), 0)] }
 
-// covers reports whether inner is outer or a key below it.
-func covers(outer, inner string) bool {
-	rest, ok := strings.CutPrefix(inner, outer)
-	return ok && (rest == "" || outer == "" || rest[0] == '.' || rest[0] == '[')
+// failures are the paths at which decoding failed. What a check says of
+// them is not reported: it saw a default.
+type failures struct {
+	at, above map[string]bool
+}
+
+func (f *failures) add(path string) {
+	if f.at == nil {
+		f.at, f.above = make(map[string]bool), make(map[string]bool)
+	}
+	f.at[path] = true
+	for !f.above[path] {
+		f.above[path] = true
+		path = parent(path)
+	}
+}
+
+// touch reports whether decoding failed at path, at a key above it, or at
+// one below it.
+func (f *failures) touch(path string) bool {
+	if f.above[path] {
+		return true
+	}
+	for ; path != ""; path = parent(path) {
+		if f.at[path] {
+			return true
+		}
+	}
+	return f.at[""]
 }

@@ -1,0 +1,116 @@
+package config
+
+import "strings"
+
+// AdminOff as the admin's address means that there is none.
+const AdminOff = "off"
+
+// Listen returns the network and address for net.Listen, and false where the
+// admin API is off.
+func (a Admin) Listen() (network, address string, on bool) {
+	if a.Address == AdminOff {
+		return "", "", false
+	}
+	if path, ok := strings.CutPrefix(a.Address, "unix:"); ok {
+		return "unix", path, true
+	}
+	return "tcp", a.Address, true
+}
+
+func (c *checker) listeners() {
+	list := c.config.Listeners
+	if list != nil && len(list) == 0 {
+		c.fail("listeners", "no listener; leave the key out for one on %q", DefaultListener().Address)
+	}
+	for i, l := range list {
+		at := join(l.KeyPath, "address")
+		if _, _, err := splitAddress(l.Address); err != nil {
+			c.fail(at, "%s", err)
+		}
+		for _, earlier := range list[:i] {
+			if sameSocket(earlier.Address, l.Address) {
+				c.fail(at, "%s listens on %q already", earlier.KeyPath, earlier.Address)
+				break
+			}
+		}
+		if l.TLS != nil {
+			c.listenerTLS(l.TLS, join(l.KeyPath, "tls"))
+		}
+	}
+}
+
+func (c *checker) listenerTLS(t *ListenerTLS, path string) {
+	if len(t.Certificates) == 0 && t.ACME == nil {
+		c.fail(join(path, "certificates"), "tls needs a certificate")
+	}
+	for i, cert := range t.Certificates {
+		c.pair(cert.Cert, cert.Key, item(join(path, "certificates"), i))
+		if cert.Cert == "" && cert.Key == "" {
+			c.fail(item(join(path, "certificates"), i), "want cert and key, both PEM files")
+		}
+	}
+}
+
+// pair checks that a certificate comes with its key.
+func (c *checker) pair(cert, key, path string) {
+	switch {
+	case cert != "" && key == "":
+		c.fail(join(path, "key"), "the certificate needs its key")
+	case key != "" && cert == "":
+		c.fail(join(path, "cert"), "the key needs its certificate")
+	}
+}
+
+func (c *checker) admin() {
+	a, at := c.config.Admin, "admin.address"
+	network, address, on := a.Listen()
+	if !on {
+		return
+	}
+	if network == "unix" {
+		if !strings.HasPrefix(address, "/") || len(address) > maxSocket {
+			c.fail(at, "want unix: and an absolute path of at most %d bytes", maxSocket)
+		}
+		return
+	}
+	host, _, err := splitAddress(address)
+	if err != nil {
+		c.fail(at, `%s, unix:/run/stent.sock, or "off"`, err)
+		return
+	}
+	if !loopback(host) && a.Token.Value() == "" {
+		c.fail("admin.token", "required: %q is not loopback", address)
+	}
+	for _, l := range c.config.Listeners {
+		if sameSocket(l.Address, address) {
+			c.fail(at, "%s listens on %q already", l.KeyPath, l.Address)
+			return
+		}
+	}
+}
+
+// Bounds of what makes sense for a process.
+const (
+	minHeaderSize Size = 1 << 10
+	maxHeaderSize Size = 16 << 20
+	maxPartitions      = 4096
+)
+
+func (c *checker) process() {
+	limits := c.config.Limits
+	c.positive(float64(limits.HandshakeTimeout), "limits.handshake_timeout")
+	if limits.HeaderSize < minHeaderSize || limits.HeaderSize > maxHeaderSize {
+		c.fail("limits.header_size", "must be between %s and %s", minHeaderSize, maxHeaderSize)
+	}
+	if c.config.Supervisor.Partitions > maxPartitions {
+		c.fail("supervisor.partitions", "must be at most %d", maxPartitions)
+	}
+}
+
+// positive checks that a number is above zero. Negative ones are reported
+// for every key alike.
+func (c *checker) positive(n float64, path string) {
+	if n == 0 {
+		c.fail(path, "must be above 0")
+	}
+}
