@@ -95,6 +95,28 @@ func TestEventsAreLogged(t *testing.T) {
 	}
 }
 
+// A control service may be a supervisor; its events are ours then.
+func TestEventsOfASupervisorBelow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tree := New(Options{})
+		stop := start(tree)
+		pools := suture.NewSimple("pools")
+		pools.Add(&worker{"health", func(ctx context.Context) error {
+			if tree.events.count(failed) == 0 {
+				time.Sleep(time.Second)
+				return errLost
+			}
+			return park(ctx)
+		}})
+		mustAdd(t, tree.AddControl, pools)
+		time.Sleep(time.Minute)
+		if got := tree.events.count(failed); got == 0 {
+			t.Error("the failure below was not counted")
+		}
+		mustStop(t, stop)
+	})
+}
+
 func TestPanicStackIsBoundedAndNamesTheCulprit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.DebugLevel)

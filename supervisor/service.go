@@ -45,6 +45,8 @@ func (s *service) Serve(ctx context.Context) error {
 
 func (s *service) String() string { return s.name }
 
+var _ suture.HasSupervisor = (*service)(nil)
+
 // GetSupervisor lets suture hand its event hook to a service that is a
 // supervisor itself. Nil means that it is none.
 func (s *service) GetSupervisor() *suture.Supervisor {

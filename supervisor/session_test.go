@@ -263,26 +263,37 @@ func TestFinishedSessionsAreForgotten(t *testing.T) {
 	mustStop(t, stop)
 }
 
-// BenchmarkParkedSession says what the tree holds for a session that waits.
-func BenchmarkParkedSession(b *testing.B) {
-	tree := New(Options{})
-	stop := start(tree)
-	defer mustStop(b, stop)
-	memory := func() float64 {
+// BenchmarkParkedSessions says what the tree holds for a session that waits.
+func BenchmarkParkedSessions(b *testing.B) {
+	const n = 10_000
+	memory := func() (heap, stack float64) {
 		var m runtime.MemStats
 		runtime.GC()
+		runtime.GC()
 		runtime.ReadMemStats(&m)
-		return float64(m.HeapAlloc + m.StackInuse)
+		return float64(m.HeapAlloc), float64(m.StackInuse)
 	}
-	w := &worker{"parked", park}
-	goroutines, before := runtime.NumGoroutine(), memory()
+	var heapBytes, stackBytes, goroutines float64
 	for b.Loop() {
-		if err := tree.AddSession(w); err != nil {
-			b.Fatal(err)
+		tree := New(Options{})
+		stop := start(tree)
+		running := runtime.NumGoroutine()
+		heap, stack := memory()
+		for range n {
+			if err := tree.AddSession(&worker{"parked", park}); err != nil {
+				b.Fatal(err)
+			}
 		}
+		heapNow, stackNow := memory()
+		heapBytes += heapNow - heap
+		stackBytes += stackNow - stack
+		goroutines += float64(runtime.NumGoroutine() - running)
+		mustStop(b, stop)
 	}
-	b.ReportMetric((memory()-before)/float64(b.N), "held-B/session")
-	b.ReportMetric(float64(runtime.NumGoroutine()-goroutines)/float64(b.N), "goroutines/session")
+	sessions := float64(b.N * n)
+	b.ReportMetric(heapBytes/sessions, "heap-B/session")
+	b.ReportMetric(stackBytes/sessions, "stack-B/session")
+	b.ReportMetric(goroutines/sessions, "goroutines/session")
 }
 
 // BenchmarkBriefSession adds sessions that end at once.

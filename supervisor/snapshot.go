@@ -3,8 +3,6 @@ package supervisor
 import (
 	"cmp"
 	"slices"
-
-	"github.com/thejerf/suture/v4"
 )
 
 // Node is one supervisor or service of the tree, as GET /api/tree shows it.
@@ -54,5 +52,3 @@ func (n *Node) adopt(child Node) {
 	n.Children = append(n.Children, child)
 	n.Restarts += child.Restarts
 }
-
-var _ suture.HasSupervisor = (*service)(nil)

@@ -62,35 +62,60 @@ func mustAdd(t testing.TB, add func(suture.Service) (suture.ServiceToken, error)
 	return token
 }
 
+// farewells are services that note in which order they end.
+type farewells struct {
+	mu    sync.Mutex
+	order []string
+}
+
+func (f *farewells) from(name string) *worker {
+	return &worker{name, func(ctx context.Context) error {
+		<-ctx.Done()
+		time.Sleep(time.Second) // time enough for others to overtake
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.order = append(f.order, name)
+		return ctx.Err()
+	}}
+}
+
 func TestStopOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tree := New(Options{Partitions: 2})
-		var mu sync.Mutex
-		var order []string
-		member := func(branch string) *worker {
-			return &worker{branch, func(ctx context.Context) error {
-				<-ctx.Done()
-				time.Sleep(time.Second) // takes its time, so that others could overtake
-				mu.Lock()
-				defer mu.Unlock()
-				order = append(order, branch)
-				return ctx.Err()
-			}}
-		}
-		mustAdd(t, tree.AddControl, member("control"))
-		mustAdd(t, tree.AddListener, member("listener"))
-		for range 2 {
-			if err := tree.AddSession(member("session")); err != nil {
-				t.Fatal(err)
-			}
-		}
-		stop := start(tree)
-		synctest.Wait()
-		mustStop(t, stop)
-		if want := []string{"listener", "session", "session", "control"}; !slices.Equal(order, want) {
-			t.Errorf("stopped in the order %q, want %q", order, want)
-		}
-	})
+	want := []string{"listener", "session", "session", "control"}
+	for _, tt := range []struct {
+		name string
+		last error // of a control service, as the tree runs
+		want error
+	}{
+		{"context ended", nil, nil},
+		{"tree terminated", suture.ErrTerminateSupervisorTree, suture.ErrTerminateSupervisorTree},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tree := New(Options{Partitions: 2})
+				var f farewells
+				mustAdd(t, tree.AddControl, f.from("control"))
+				mustAdd(t, tree.AddListener, f.from("listener"))
+				for range 2 {
+					if err := tree.AddSession(f.from("session")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				stop := start(tree)
+				synctest.Wait()
+				if tt.last != nil {
+					mustAdd(t, tree.AddControl, &worker{"broken", func(context.Context) error { return tt.last }})
+					synctest.Wait()
+					time.Sleep(time.Minute) // the stop is under way without our cancel
+				}
+				if err := stop(); !errors.Is(err, tt.want) {
+					t.Errorf("Serve = %v, want %v", err, tt.want)
+				}
+				if !slices.Equal(f.order, want) {
+					t.Errorf("stopped in the order %q, want %q", f.order, want)
+				}
+			})
+		})
+	}
 }
 
 func TestStopTimeoutNamesTheCulprits(t *testing.T) {
@@ -199,13 +224,17 @@ func TestTerminate(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tree := New(Options{Partitions: 1})
 			stop := start(tree)
-			if err := tree.AddSession(&worker{"stranger", park}); err != nil {
+			var f farewells
+			if err := tree.AddSession(f.from("stranger")); err != nil {
 				t.Fatal(err)
 			}
 			if err := tree.AddSession(terminate); err != nil {
 				t.Fatal(err)
 			}
-			synctest.Wait()
+			time.Sleep(time.Minute)
+			if len(f.order) != 0 {
+				t.Error("a stranger was stopped")
+			}
 			if got := tree.partitions[0].workers.Load(); got != 1 {
 				t.Errorf("%d workers, want the stranger alone", got)
 			}
