@@ -82,7 +82,7 @@ func (i *Info) EditResponse(edit func(http.Header)) {
 // ApplyRequest makes the registered changes to a header that is sent up.
 func (i *Info) ApplyRequest(h http.Header) {
 	i.mu.Lock()
-	edits := slices.Clip(i.request)
+	edits := i.request
 	i.mu.Unlock()
 	for _, edit := range edits {
 		edit(h)
@@ -92,7 +92,7 @@ func (i *Info) ApplyRequest(h http.Header) {
 // ApplyResponse makes the registered changes to the header of an answer.
 func (i *Info) ApplyResponse(h http.Header) {
 	i.mu.Lock()
-	edits := slices.Clip(i.response)
+	edits := i.response
 	i.mu.Unlock()
 	for _, edit := range edits {
 		edit(h)

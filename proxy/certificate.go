@@ -1,0 +1,132 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/stentproxy/stent/config"
+	"go.uber.org/zap"
+)
+
+// certificateAge is how long certificate files are believed to be unchanged.
+const certificateAge = 10 * time.Second
+
+// certificates is the TLS side of a listener: its certificates by SNI, read
+// again when their files change, as renewal tools do behind a running proxy.
+type certificates struct {
+	log *zap.Logger
+
+	mu      sync.Mutex
+	from    config.ListenerTLS
+	current *tls.Config
+	// read are the modification times of the files that current was made of.
+	read   map[string]time.Time
+	looked time.Time
+}
+
+// newCertificates reads the files that c names.
+func newCertificates(c config.ListenerTLS, log *zap.Logger) (*certificates, error) {
+	certs := &certificates{log: log}
+	if err := certs.use(c); err != nil {
+		return nil, err
+	}
+	return certs, nil
+}
+
+// use replaces what handshakes from now on are answered with. After an error
+// everything is as before.
+func (c *certificates) use(from config.ListenerTLS) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.load(from)
+}
+
+// load is use; c.mu is held.
+func (c *certificates) load(from config.ListenerTLS) error {
+	if len(from.Certificates) == 0 {
+		return errors.New("no certificates")
+	}
+	read := modified(from) // before reading: a change meanwhile is seen next time
+	current, err := serverTLS(from)
+	if err != nil {
+		return err
+	}
+	c.from, c.current, c.read, c.looked = from, current, read, time.Now()
+	return nil
+}
+
+// config returns a tls.Config that follows the changes of c.
+func (c *certificates) config() *tls.Config {
+	return &tls.Config{
+		NextProtos: []string{"http/1.1"},
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			return c.latest(), nil
+		},
+	}
+}
+
+// latest returns the present configuration, after a look at the files every
+// now and then. Files that can't be used are logged and the old ones kept: a
+// renewal may be half done.
+func (c *certificates) latest() *tls.Config {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if now.Sub(c.looked) < certificateAge {
+		return c.current
+	}
+	c.looked = now
+	for name, at := range modified(c.from) {
+		if at.Equal(c.read[name]) {
+			continue
+		}
+		if err := c.load(c.from); err != nil {
+			c.log.Warn("changed certificates not used", zap.Error(err))
+		} else {
+			c.log.Info("certificates read again")
+		}
+		break
+	}
+	return c.current
+}
+
+// modified returns the modification times of the files; zero for those that
+// can't be asked.
+func modified(c config.ListenerTLS) map[string]time.Time {
+	times := make(map[string]time.Time, 2*len(c.Certificates))
+	for _, pair := range c.Certificates {
+		for _, name := range []string{pair.Cert, pair.Key} {
+			times[name] = time.Time{}
+			if stat, err := os.Stat(name); err == nil {
+				times[name] = stat.ModTime()
+			}
+		}
+	}
+	return times
+}
+
+// serverTLS reads the files and makes a tls.Config of them. HTTP/1.1 is all it
+// offers: over HTTP/2 a browser would ask for WebSockets by RFC 8441.
+func serverTLS(c config.ListenerTLS) (*tls.Config, error) {
+	t := &tls.Config{NextProtos: []string{"http/1.1"}}
+	switch c.MinVersion {
+	case "", "1.2":
+		t.MinVersion = tls.VersionTLS12
+	case "1.3":
+		t.MinVersion = tls.VersionTLS13
+	default:
+		return nil, config.Within("min_version", fmt.Errorf("%q is neither 1.2 nor 1.3", c.MinVersion))
+	}
+	for i, pair := range c.Certificates {
+		cert, err := tls.LoadX509KeyPair(pair.Cert, pair.Key)
+		if err != nil {
+			return nil, config.Within(fmt.Sprintf("certificates[%d]", i), fmt.Errorf("load certificate %s: %w", pair.Cert, err))
+		}
+		t.Certificates = append(t.Certificates, cert)
+	}
+	return t, nil
+}

@@ -1,0 +1,55 @@
+package proxy
+
+import (
+	"net/http"
+
+	"github.com/stentproxy/stent/proxy/plug"
+	"go.uber.org/zap"
+)
+
+// Door is the way in behind every listener: it says what is known of a
+// request, and sees to it that whatever the plugs began for the request is
+// ended, and that a panic ends that request alone.
+type Door struct {
+	// Table returns the routes in force.
+	Table func() *Table
+	Log   *zap.Logger
+}
+
+// ServeHTTP implements http.Handler.
+func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	table := d.Table()
+	r, info := admit(r, trustedProxies(r), table.sets)
+	answer := plug.Observe(w)
+	defer d.leave(answer, r, info)
+	table.ServeHTTP(answer, r)
+}
+
+// leave ends what a session has not taken over. It recovers a panic: the
+// client gets a 500 where it has nothing yet, and a broken connection where it
+// has a part of another answer.
+func (d *Door) leave(answer *plug.Answer, r *http.Request, info *plug.Info) {
+	reason := recover()
+	if !info.Taken() {
+		info.End()
+	}
+	switch {
+	case reason == nil:
+		return
+	case reason == http.ErrAbortHandler:
+		// How a handler asks for a broken connection.
+		panic(reason)
+	}
+	d.Log.Error("request panicked",
+		zap.String("request_id", info.RequestID),
+		zap.String("route", info.Route),
+		zap.Any("panic", reason),
+		zap.Stack("stack"))
+	switch {
+	case answer.Hijacked:
+	case answer.Status != 0:
+		panic(http.ErrAbortHandler)
+	default:
+		internalError().ServeHTTP(answer, r)
+	}
+}

@@ -1,0 +1,153 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+
+	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/plug"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// pickTarget chooses where one plain request goes: uri, as UpURI returns it,
+// goes behind base's path over the RoundTripper. The request counts as load
+// of the target until release. An error that is a *Problem is the answer;
+// any other means that no target is available.
+type pickTarget func(r *http.Request, uri string) (base *url.URL, via http.RoundTripper, release func(), err error)
+
+// forward proxies the plain HTTP requests of one endpoint (http: true).
+type forward struct {
+	endpoint *Endpoint
+	pick     pickTarget
+	log      *zap.Logger
+	errorLog *log.Logger
+}
+
+// newForward returns the handler of an endpoint's plain requests.
+func newForward(e *Endpoint, pick pickTarget, log *zap.Logger) *forward {
+	// What httputil says, the error handler says better.
+	quiet, err := zap.NewStdLogAt(log, zapcore.DebugLevel)
+	if err != nil { // there is such a level
+		quiet = zap.NewStdLog(log)
+	}
+	return &forward{endpoint: e, pick: pick, log: log, errorLog: quiet}
+}
+
+// ServeHTTP implements http.Handler.
+func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	uri := f.endpoint.UpURI(r)
+	base, via, release, err := f.pick(r, uri)
+	if err != nil {
+		f.fail(w, r, err, unavailable("no upstream is available"))
+		return
+	}
+	defer release()
+
+	target, ok := upURL(base, behind(strings.TrimSuffix(base.EscapedPath(), "/"), uri))
+	if !ok {
+		badRequest("the path has characters that can't be sent on unchanged").ServeHTTP(w, r)
+		return
+	}
+	info := plug.From(r)
+	body := newPacedBody(w, r)
+	up := UpHeader(r, info)
+	if hasToken(r.Header["Te"], "trailers") {
+		up.Set("Te", "trailers")
+	}
+	// A request that asks for another protocol gets the plain answer (RFC
+	// 9110 section 7.8). ReverseProxy would pass the wish on.
+	r.Header.Del("Upgrade")
+
+	proxy := httputil.ReverseProxy{
+		Transport:     via,
+		FlushInterval: -1,
+		BufferPool:    copyBuffers{},
+		ErrorLog:      f.errorLog,
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.Out.URL = target
+			p.Out.Header = up
+			if f.endpoint.Route.HostHeader == config.HostTarget {
+				p.Out.Host = base.Host
+			}
+			if p.Out.Body != nil {
+				body.ReadCloser, p.Out.Body = p.Out.Body, body
+				p.Out.Trailer = body.trailer
+			}
+		},
+		ModifyResponse: func(answer *http.Response) error {
+			info.ApplyResponse(answer.Header)
+			return nil
+		},
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			problem := problemOf(err)
+			if body.stalled.Load() {
+				problem = requestTimeout()
+			}
+			f.fail(w, r, err, problem)
+		},
+	}
+	proxy.ServeHTTP(newPacedWriter(w, f.endpoint.Route.Timeouts.Write.Std()), r)
+}
+
+// fail answers r with problem, unless the client is no longer there.
+func (f *forward) fail(w http.ResponseWriter, r *http.Request, err error, problem *Problem) {
+	if r.Context().Err() != nil {
+		panic(http.ErrAbortHandler) // how net/http is told that there is no answer
+	}
+	if own, ok := errors.AsType[*Problem](err); ok {
+		problem = own
+	}
+	info := plug.From(r)
+	f.log.Warn("request not proxied",
+		zap.String("request_id", info.RequestID),
+		zap.String("route", info.Route),
+		zap.String("upstream", f.endpoint.Route.Upstream),
+		zap.Int("status", problem.Status),
+		zap.Error(err))
+	problem.ServeHTTP(w, r)
+}
+
+// problemOf says what a failed round trip means for the client.
+func problemOf(err error) *Problem {
+	timeout, ok := errors.AsType[net.Error](err)
+	if ok && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+		return gatewayTimeout()
+	}
+	return badGateway()
+}
+
+// upURL returns the URL at base whose request target is uri, byte for byte;
+// not ok where url.URL can't hold that.
+func upURL(base *url.URL, uri string) (u *url.URL, ok bool) {
+	path, query, found := strings.Cut(uri, "?")
+	u = &url.URL{Scheme: base.Scheme, Host: base.Host, RawQuery: query, ForceQuery: found && query == ""}
+	if strings.HasPrefix(path, "//") {
+		// Opaque would be taken for an authority.
+		u.RawPath = path
+		u.Path, _ = url.PathUnescape(path)
+	} else {
+		u.Opaque = path
+	}
+	return u, u.RequestURI() == uri
+}
+
+// copyBuffers lends the buffers through which bodies are copied.
+type copyBuffers struct{}
+
+const copyBuffer = 32 << 10
+
+var copyPool = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
+
+// Get implements httputil.BufferPool.
+func (copyBuffers) Get() []byte { return copyPool.Get().(*[copyBuffer]byte)[:] }
+
+// Put implements httputil.BufferPool.
+func (copyBuffers) Put(b []byte) { copyPool.Put((*[copyBuffer]byte)(b)) }

@@ -1,0 +1,83 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// bodyStall is how long a client may pause inside the body of a plain
+// request.
+const bodyStall = 60 * time.Second
+
+// pacedBody is the body of a plain request on its way up: it gives up a
+// client that pauses longer than stall, and carries the request's trailers
+// over. Only declared trailers go up, and of those only what admit left.
+type pacedBody struct {
+	io.ReadCloser
+	request *http.Request
+	client  *http.ResponseController
+	stall   time.Duration
+	// trailer has its values once the body has been read to its end.
+	trailer http.Header
+	stalled atomic.Bool
+}
+
+func newPacedBody(w http.ResponseWriter, r *http.Request) *pacedBody {
+	b := &pacedBody{request: r, client: http.NewResponseController(w), stall: bodyStall}
+	if len(r.Trailer) > 0 {
+		b.trailer = make(http.Header, len(r.Trailer))
+		for name := range r.Trailer {
+			b.trailer[name] = nil
+		}
+	}
+	return b
+}
+
+// Read implements io.Reader.
+func (b *pacedBody) Read(p []byte) (int, error) {
+	// A writer that has no deadlines is not a client that could stall.
+	_ = b.client.SetReadDeadline(time.Now().Add(b.stall))
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		// net/http goes on reading, to learn when the client leaves.
+		_ = b.client.SetReadDeadline(time.Time{})
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			b.stalled.Store(true)
+		}
+		if errors.Is(err, io.EOF) {
+			for name := range b.trailer {
+				b.trailer[name] = b.request.Trailer[name]
+			}
+		}
+	}
+	return n, err
+}
+
+// pacedWriter gives up a client that takes no data for longer than stall.
+// net/http clears the deadline after the request.
+type pacedWriter struct {
+	http.ResponseWriter
+	client *http.ResponseController
+	stall  time.Duration
+}
+
+// newPacedWriter returns w where stall is 0, which means never.
+func newPacedWriter(w http.ResponseWriter, stall time.Duration) http.ResponseWriter {
+	if stall == 0 {
+		return w
+	}
+	return &pacedWriter{w, http.NewResponseController(w), stall}
+}
+
+// Write implements http.ResponseWriter.
+func (w *pacedWriter) Write(p []byte) (int, error) {
+	_ = w.client.SetWriteDeadline(time.Now().Add(w.stall))
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap gives http.ResponseController the rest of the writer's abilities.
+func (w *pacedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
