@@ -133,13 +133,18 @@ func TestSessionsAddedWhileStopping(t *testing.T) {
 		var accepted, served atomic.Int64
 		var adders sync.WaitGroup
 		enough := make(chan struct{})
+		unserved := make(chan struct{}, 1000) // bounds what queues up before Serve
 		for range 8 {
 			adders.Go(func() {
 				for {
+					unserved <- struct{}{}
 					var once atomic.Bool
-					err := tree.AddSession(&worker{"late", func(ctx context.Context) error {
-						if once.CompareAndSwap(false, true) && served.Add(1) == 500 {
-							close(enough)
+					err := tree.AddSession(&worker{"late", func(context.Context) error {
+						if once.CompareAndSwap(false, true) {
+							<-unserved
+							if served.Add(1) == 500 {
+								close(enough)
+							}
 						}
 						return suture.ErrDoNotRestart
 					}})
