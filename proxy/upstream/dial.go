@@ -153,23 +153,25 @@ func (l lease) dial(parent context.Context, h *Handshake) (*Conn, error) {
 	defer cancel()
 	nc, err := l.connect(ctx)
 	if err != nil {
-		return nil, l.timedOut(ctx, parent, err)
+		return nil, l.timedOut(parent, err)
 	}
 	conn, err := l.shake(ctx, nc, h, l.target.addr.path)
-	if err != nil {
-		if _, ok := errors.AsType[*Refused](err); !ok {
-			nc.Close()
-		}
-		return nil, l.timedOut(ctx, parent, err)
+	if err == nil {
+		return conn, nil
 	}
-	return conn, nil
+	if _, ok := errors.AsType[*Refused](err); ok {
+		return nil, err // the connection is the body's
+	}
+	nc.Close()
+	return nil, l.timedOut(parent, err)
 }
 
-// timedOut makes err an ErrTimeout when the dial's own time ran out.
-func (l lease) timedOut(ctx, parent context.Context, err error) error {
-	late, ok := errors.AsType[net.Error](err)
-	if parent.Err() == nil && (ctx.Err() != nil || ok && late.Timeout()) {
-		return fmt.Errorf("%w after %v", ErrTimeout, l.policy.timeout)
+// timedOut makes err an ErrTimeout when the dial's own time ran out, or the
+// kernel's for a connect, and not the caller's.
+func (l lease) timedOut(parent context.Context, err error) error {
+	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() && parent.Err() == nil {
+		// Not wrapped: it is a context.DeadlineExceeded, but not the caller's.
+		return fmt.Errorf("%w: %v", ErrTimeout, err)
 	}
 	return err
 }

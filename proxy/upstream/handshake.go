@@ -109,6 +109,9 @@ func (h *Handshake) check() error {
 		if len(lines) > 0 && !bytes.HasSuffix(lines, []byte("\r\n")) {
 			return errors.New("header lines do not end in CRLF")
 		}
+		if bytes.Count(lines, []byte("\n")) != bytes.Count(lines, []byte("\r\n")) {
+			return errors.New("header lines hold a bare line feed")
+		}
 		if bytes.HasPrefix(lines, []byte("\r\n")) || bytes.Contains(lines, []byte("\r\n\r\n")) {
 			return errors.New("header lines hold an empty line")
 		}

@@ -107,6 +107,9 @@ func (l lease) probeHTTP(ctx context.Context, nc net.Conn, path string) error {
 	if err != nil {
 		return err
 	}
+	// Read what the page says, up to the bound of r, so that its server is
+	// not cut short.
+	_, _ = io.Copy(io.Discard, resp.Body)
 	if resp.StatusCode < 200 || resp.StatusCode > 399 {
 		return fmt.Errorf("answered %s", resp.Status)
 	}

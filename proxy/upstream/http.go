@@ -58,11 +58,13 @@ func (t *Target) roundTripper() http.RoundTripper {
 }
 
 func (t *Target) newTransport(secure *tls.Config) *http.Transport {
-	dial := t.pool.pools.dial
 	return &http.Transport{
 		// The URL holds the target's Host; where it is, is known here.
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dial(ctx, t.addr.network, t.addr.dial)
+			l := t.lease()
+			ctx, cancel := context.WithTimeout(ctx, l.policy.timeout)
+			defer cancel()
+			return t.pool.pools.dial(ctx, t.addr.network, t.addr.dial)
 		},
 		TLSClientConfig: secure.Clone(),
 		// Not nil: HTTP/1.1 alone is spoken.

@@ -20,9 +20,10 @@ type policy struct {
 	maxSessions int
 	redialRate  float64
 	rebalance   config.Rebalance
-	tls         *tls.Config
-	health      *config.Health
-	outlier     *config.Outlier
+	// tls is by the name that a target's certificate is checked against.
+	tls     map[string]*tls.Config
+	health  *config.Health
+	outlier *config.Outlier
 }
 
 type balance struct {
@@ -87,9 +88,17 @@ func compile(u config.Upstream) (*policy, error) {
 	if len(u.Targets) == 0 {
 		at("targets", errors.New("a pool needs a target"))
 	}
-	var err error
-	if pol.tls, err = compileTLS(u.TLS); err != nil {
+	secure, err := compileTLS(u.TLS)
+	if err != nil {
 		errs = append(errs, err)
+	}
+	pol.tls = make(map[string]*tls.Config)
+	for _, s := range pol.sources {
+		if name := s.template.serverName; s.template.tls && pol.tls[name] == nil {
+			named := secure.Clone()
+			named.ServerName = cmp.Or(secure.ServerName, name)
+			pol.tls[name] = named
+		}
 	}
 	return pol, errors.Join(errs...)
 }

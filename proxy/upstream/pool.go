@@ -91,6 +91,16 @@ func (p *Pool) apply(pol *policy) {
 	p.list()
 }
 
+// retire takes all targets away from a pool that the config no longer has.
+// Its rates stay, for the sessions that are still on it.
+func (p *Pool) retire() {
+	p.mu.Lock()
+	last := *p.policy
+	p.mu.Unlock()
+	last.sources, last.health = nil, nil
+	p.apply(&last)
+}
+
 // unsettle sets which sources are still waited for. A dial that found no
 // target waits for them: see reserve.
 func (p *Pool) unsettle(sources map[string]bool) {
@@ -152,7 +162,10 @@ func (p *Pool) list() {
 		t.listed = true
 		t.name, t.weight, t.priority = m.name, m.weight, m.priority
 		t.hash = xxhash.Sum64String(m.name)
-		t.tls = p.policy.tlsFor(m.address)
+		t.tls = nil
+		if m.tls {
+			t.tls = p.policy.tls[m.serverName]
+		}
 		if p.policy.health == nil {
 			t.down, t.checked, t.streak = false, false, 0
 		}
@@ -217,6 +230,9 @@ func (p *Pool) setDrained(name string, drained bool) error {
 				zap.String("target", name), zap.Int("sessions", t.sessions))
 		}
 		return nil
+	}
+	if drained && slices.ContainsFunc(p.leaving, func(t *Target) bool { return t.name == name }) {
+		return nil // it drains already, for good
 	}
 	return fmt.Errorf("%w target %q of upstream %q", ErrUnknown, name, p.name)
 }

@@ -120,7 +120,7 @@ func (p *Pools) Apply(plan *Plan) {
 	for name, pool := range p.pools {
 		if _, ok := plan.policies[name]; !ok {
 			delete(p.pools, name)
-			pool.apply(&policy{})
+			pool.retire()
 			p.removed[name] = pool
 		}
 	}

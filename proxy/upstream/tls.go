@@ -58,16 +58,3 @@ func readCA(file string) (*x509.CertPool, error) {
 	}
 	return roots, nil
 }
-
-// tlsFor returns the TLS config for a target, or nil for a plain one.
-func (pol *policy) tlsFor(a address) *tls.Config {
-	if !a.tls {
-		return nil
-	}
-	if pol.tls.ServerName != "" {
-		return pol.tls
-	}
-	t := pol.tls.Clone()
-	t.ServerName = a.serverName
-	return t
-}
