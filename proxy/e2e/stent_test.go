@@ -1,0 +1,138 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// stent is a running stent binary.
+type stent struct {
+	address string // of its listener
+	admin   string // of its admin listener
+	child   *child
+	log     *tail
+}
+
+// config returns a configuration that puts w in front of address.
+func (w way) config(address string) string {
+	var mode string
+	switch w {
+	case rules:
+		mode = "    handlers: [{rules: [{when: 'size < 0', drop: true}]}]\n"
+	case terminate:
+		mode = "    compression: terminate\n"
+	}
+	return route(address, mode)
+}
+
+// route returns a configuration of one route to address; keys are further
+// lines of the route.
+func route(address, keys string) string {
+	return fmt.Sprintf(`
+shutdown: {drain: 1s}
+routes:
+  - path: /*
+    upstream: app
+%supstreams:
+  app:
+    targets: [ws://%s]
+`, keys, address)
+}
+
+// stentBinary builds cmd/stent once for the run; with STENT_E2E_RACE=1 it
+// carries the race detector.
+var stentBinary = sync.OnceValues(func() (string, error) {
+	dir, err := scratchDir()
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(dir, "stent")
+	args := []string{"build", "-o", binary}
+	if os.Getenv("STENT_E2E_RACE") == "1" {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, "./cmd/stent")...)
+	cmd.Dir = "../.."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build stent: %w\n%s", err, out)
+	}
+	return binary, nil
+})
+
+// startStent runs stent with config, whose listeners it adds, until the test
+// ends; its drain must then be clean.
+func startStent(t testing.TB, config string) *stent {
+	t.Helper()
+	binary, err := stentBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stent{address: freeAddress(t), admin: freeAddress(t), log: new(tail)}
+	config = fmt.Sprintf("listeners: [{address: %q}]\nadmin: {address: %q}\n%s", s.address, s.admin, config)
+	file := filepath.Join(t.TempDir(), "stent.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary, "serve", "-c", file)
+	cmd.Stderr = s.log
+	s.child = start(t, cmd, func(line []byte) { fmt.Fprintf(s.log, "%s\n", line) })
+	t.Cleanup(func() {
+		if err := s.child.end(15 * time.Second); err != nil {
+			t.Errorf("end stent: %v", err)
+		}
+		log := s.log.String()
+		for _, bad := range []string{"panic", "DATA RACE", "goroutine "} {
+			if strings.Contains(log, bad) {
+				t.Errorf("stent's log has %q", bad)
+			}
+		}
+		if t.Failed() {
+			t.Logf("stent ran with\n%s\nand said\n%s", config, log)
+		}
+	})
+	s.wait(t)
+	return s
+}
+
+// wait returns when stent says that it is ready.
+func (s *stent) wait(t testing.TB) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(15 * time.Second)
+	for {
+		resp, err := http.Get("http://" + s.admin + "/readyz")
+		if err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-s.child.done:
+			t.Fatalf("stent ended before it was ready:\n%s", s.log)
+		case <-deadline:
+			t.Fatalf("stent is not ready: %v\n%s", err, s.log)
+		}
+	}
+}
+
+// freeAddress returns an address of this machine that nothing listens on.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
