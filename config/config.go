@@ -5,19 +5,32 @@ package config
 
 // Config is one stent.yaml.
 type Config struct {
-	Listeners   []Listener          `yaml:"listeners"`
-	Admin       Admin               `yaml:"admin"`
-	Log         Log                 `yaml:"log"`
-	Tracing     *Tracing            `yaml:"tracing" later:"true"`
-	Limits      Limits              `yaml:"limits"`
-	Shutdown    Shutdown            `yaml:"shutdown"`
-	Supervisor  Supervisor          `yaml:"supervisor"`
-	Endpoint    []Plug              `yaml:"endpoint"`
-	Pipelines   map[string][]Plug   `yaml:"pipelines"`
-	PipeThrough []string            `yaml:"pipe_through"`
-	Scopes      []Scope             `yaml:"scopes"`
-	Routes      []Route             `yaml:"routes"`
-	Upstreams   map[string]Upstream `yaml:"upstreams"`
+	// Listeners are the addresses that clients connect to.
+	Listeners []Listener `yaml:"listeners"`
+	// Admin is the admin API, on a listener of its own.
+	Admin Admin `yaml:"admin"`
+	// Log says what is logged and how.
+	Log Log `yaml:"log"`
+	// Tracing exports spans; without it there are none.
+	Tracing *Tracing `yaml:"tracing" later:"true"`
+	// Limits bound the whole process.
+	Limits Limits `yaml:"limits"`
+	// Shutdown says how the process ends.
+	Shutdown Shutdown `yaml:"shutdown"`
+	// Supervisor shapes the supervision tree.
+	Supervisor Supervisor `yaml:"supervisor"`
+	// Endpoint lists the plugs that run for every request, before routing.
+	Endpoint []Plug `yaml:"endpoint"`
+	// Pipelines are named stacks of plugs.
+	Pipelines map[string][]Plug `yaml:"pipelines"`
+	// PipeThrough names the pipelines of all routes.
+	PipeThrough []string `yaml:"pipe_through"`
+	// Scopes group routes; theirs are tried before the file's own.
+	Scopes []Scope `yaml:"scopes"`
+	// Routes are those outside any scope.
+	Routes []Route `yaml:"routes"`
+	// Upstreams are the pools of targets, by name.
+	Upstreams map[string]Upstream `yaml:"upstreams"`
 
 	// source is nil for a configuration built in code.
 	source *source
@@ -26,11 +39,16 @@ type Config struct {
 // Listener is one address that clients connect to.
 type Listener struct {
 	// Address is host:port; an empty host listens on all interfaces.
-	Address        string       `yaml:"address"`
-	TLS            *ListenerTLS `yaml:"tls"`
-	RedirectHTTPS  bool         `yaml:"redirect_https" later:"true"`
-	ProxyProtocol  bool         `yaml:"proxy_protocol" later:"true"`
-	TrustedProxies []CIDR       `yaml:"trusted_proxies"`
+	Address string `yaml:"address" required:"true"`
+	// TLS makes the listener terminate TLS.
+	TLS *ListenerTLS `yaml:"tls"`
+	// RedirectHTTPS answers plain HTTP with a redirect to https.
+	RedirectHTTPS bool `yaml:"redirect_https" later:"true"`
+	// ProxyProtocol expects a PROXY header from trusted proxies.
+	ProxyProtocol bool `yaml:"proxy_protocol" later:"true"`
+	// TrustedProxies are the address ranges whose X-Forwarded-* and PROXY
+	// headers are believed.
+	TrustedProxies []CIDR `yaml:"trusted_proxies"`
 
 	// KeyPath is where the listener stands, such as listeners[0].
 	KeyPath string `yaml:"-"`
@@ -38,59 +56,85 @@ type Listener struct {
 
 // ListenerTLS makes a listener terminate TLS.
 type ListenerTLS struct {
+	// Certificates are chosen by the server name that the client asks for;
+	// the first one answers for all others. They are read again when the
+	// files change.
 	Certificates []Certificate `yaml:"certificates"`
-	ClientCA     string        `yaml:"client_ca" later:"true" path:"true"`
-	MinVersion   string        `yaml:"min_version" enum:"1.2,1.3"`
-	ACME         *ACME         `yaml:"acme" later:"true"`
+	// ClientCA is a PEM file: client certificates signed by it are asked for.
+	ClientCA string `yaml:"client_ca" later:"true" path:"true"`
+	// MinVersion is the lowest version of TLS that is spoken.
+	MinVersion string `yaml:"min_version" enum:"1.2,1.3"`
+	// ACME obtains certificates for names that Certificates don't cover.
+	ACME *ACME `yaml:"acme" later:"true"`
 }
 
 // Certificate names a PEM certificate chain and its key.
 type Certificate struct {
-	Cert string `yaml:"cert" path:"true"`
-	Key  string `yaml:"key" path:"true"`
+	// Cert is the file of the chain, from the folder of the configuration.
+	Cert string `yaml:"cert" path:"true" required:"true"`
+	// Key is the file of the private key.
+	Key string `yaml:"key" path:"true" required:"true"`
 }
 
 // ACME obtains certificates from an ACME server (RFC 8555).
 type ACME struct {
-	Hosts     []string `yaml:"hosts"`
-	Email     string   `yaml:"email"`
-	Storage   string   `yaml:"storage" path:"true"`
-	Directory string   `yaml:"directory"`
+	// Hosts are the names to obtain certificates for.
+	Hosts []string `yaml:"hosts"`
+	// Email is where the authority writes to.
+	Email string `yaml:"email"`
+	// Storage is the folder for keys and certificates.
+	Storage string `yaml:"storage" path:"true"`
+	// Directory is the authority's URL; empty is Let's Encrypt.
+	Directory string `yaml:"directory"`
 }
 
 // Admin is the listener of the admin API.
 type Admin struct {
 	// Address is host:port, "unix:/path" or "off".
-	Address       string `yaml:"address"`
-	Token         Secret `yaml:"token"`
-	MetricsPublic bool   `yaml:"metrics_public"`
+	Address string `yaml:"address"`
+	// Token is asked for as a bearer token; it is required where the address
+	// is neither loopback nor a unix socket.
+	Token Secret `yaml:"token"`
+	// MetricsPublic serves /metrics without the token.
+	MetricsPublic bool `yaml:"metrics_public"`
 }
 
 // Log chooses what is logged and how.
 type Log struct {
-	Level  string `yaml:"level" enum:"debug,info,warn,error"`
+	// Level is the lowest level that is logged.
+	Level string `yaml:"level" enum:"debug,info,warn,error"`
+	// Format is auto for text on a terminal and JSON otherwise.
 	Format string `yaml:"format" enum:"auto,console,json"`
 }
 
 // Tracing exports spans over OTLP.
 type Tracing struct {
+	// OTLP is the collector's URL.
 	OTLP string `yaml:"otlp"`
 }
 
 // Limits bound the whole process; zero means no limit.
 type Limits struct {
-	Sessions            int      `yaml:"sessions"`
-	SessionsPerIP       int      `yaml:"sessions_per_ip"`
-	HandshakesPerSecond float64  `yaml:"handshakes_per_second"`
-	Memory              Size     `yaml:"memory" later:"true"`
-	HandshakeTimeout    Duration `yaml:"handshake_timeout"`
-	HeaderSize          Size     `yaml:"header_size"`
+	// Sessions is how many may be open at once.
+	Sessions int `yaml:"sessions"`
+	// SessionsPerIP is how many one client address may have open.
+	SessionsPerIP int `yaml:"sessions_per_ip"`
+	// HandshakesPerSecond is the rate of new sessions.
+	HandshakesPerSecond float64 `yaml:"handshakes_per_second"`
+	// Memory is a soft bound: new sessions get 503 above it.
+	Memory Size `yaml:"memory" later:"true"`
+	// HandshakeTimeout is for TLS and for reading the request.
+	HandshakeTimeout Duration `yaml:"handshake_timeout"`
+	// HeaderSize bounds a request's header.
+	HeaderSize Size `yaml:"header_size"`
 }
 
 // Shutdown says how the process ends: readiness fails, Delay passes, the
 // listeners refuse, and closes are paced over Drain.
 type Shutdown struct {
+	// Delay gives load balancers time to see that readiness fails.
 	Delay Duration `yaml:"delay"`
+	// Drain is the time over which sessions are closed.
 	Drain Duration `yaml:"drain"`
 }
 
@@ -102,11 +146,16 @@ type Supervisor struct {
 
 // Scope groups routes under a path, a host and pipelines. Scopes nest.
 type Scope struct {
-	Path        string   `yaml:"path"`
-	Host        string   `yaml:"host"`
+	// Path is put in front of the paths of all in the scope.
+	Path string `yaml:"path"`
+	// Host is a name or *.name; empty matches any.
+	Host string `yaml:"host"`
+	// PipeThrough names pipelines, added to those from outside.
 	PipeThrough []string `yaml:"pipe_through"`
-	Routes      []Route  `yaml:"routes"`
-	Scopes      []Scope  `yaml:"scopes"`
+	// Routes are tried after those of the inner scopes.
+	Routes []Route `yaml:"routes"`
+	// Scopes are inner scopes.
+	Scopes []Scope `yaml:"scopes"`
 
 	// KeyPath is where the scope stands, such as scopes[0].scopes[1].
 	KeyPath string `yaml:"-"`

@@ -19,19 +19,8 @@ var plugs = map[string]reflect.Type{
 	"secure_headers": reflect.TypeFor[SecureHeadersPlug](),
 }
 
-// laterPlugs and laterHandlers are names of the contract that nothing stands
-// behind yet.
-var (
-	laterPlugs = []string{
-		"basic_auth", "csrf", "forward_auth", "ip", "jwt", "rate", "redirect", "session", "static",
-	}
-	laterHandlers = []string{"validate", "wasm", "webhook"}
-)
-
 // rulesHandler is the one handler whose options have a type.
 const rulesHandler = "rules"
-
-const notYet = "not supported yet"
 
 // named takes an entry apart that is written as a bare name or as a map of
 // one name to its options. The value of a bare name is nil.
@@ -165,7 +154,7 @@ var balanceKinds = []string{
 
 // hashBalance is the second form of a Balance.
 type hashBalance struct {
-	Hash string `yaml:"hash"`
+	Hash string `yaml:"hash" required:"true"`
 }
 
 func (b *Balance) decode(d *decoder, n *node, path string) {

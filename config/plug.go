@@ -14,11 +14,13 @@ type Plug struct {
 
 // RequestIDPlug gives each request an id, or keeps a trusted proxy's.
 type RequestIDPlug struct {
+	// Header carries the id.
 	Header string `yaml:"header"`
 }
 
 // LoggerPlug logs one line for each plain HTTP request.
 type LoggerPlug struct {
+	// Level is that of the lines.
 	Level string `yaml:"level" enum:"debug,info,warn,error"`
 }
 
@@ -34,14 +36,18 @@ type SecureHeadersPlug struct {
 
 // HeadersPlug changes the headers sent up and those sent back.
 type HeadersPlug struct {
-	Request  HeaderChange `yaml:"request"`
+	// Request changes what is sent up.
+	Request HeaderChange `yaml:"request"`
+	// Response changes what is sent back.
 	Response HeaderChange `yaml:"response"`
 }
 
 // HeaderChange sets and removes header fields.
 type HeaderChange struct {
-	Set    map[string]string `yaml:"set"`
-	Remove []string          `yaml:"remove"`
+	// Set replaces all values of a header.
+	Set map[string]string `yaml:"set"`
+	// Remove names headers.
+	Remove []string `yaml:"remove"`
 }
 
 // HeadPlug turns HEAD into GET, without the body.
@@ -54,7 +60,8 @@ type OriginPlug []string
 
 // LimitPlug bounds the sessions that share a key, with 429 above it.
 type LimitPlug struct {
-	Sessions int `yaml:"sessions"`
+	// Sessions is how many may be open at once.
+	Sessions int `yaml:"sessions" required:"true"`
 	// By is ip, id, route or header:NAME.
 	By string `yaml:"by"`
 }

@@ -6,26 +6,46 @@ const UpstreamNone = "none"
 // Route says what happens to requests on one path.
 type Route struct {
 	// Path is exact ("/x") or a prefix ("/x/*": /x and all below it).
-	Path        string      `yaml:"path"`
-	Methods     []string    `yaml:"methods"`
-	Host        string      `yaml:"host"`
-	PipeThrough []string    `yaml:"pipe_through"`
-	Upstream    string      `yaml:"upstream"`
-	StripPrefix bool        `yaml:"strip_prefix"`
-	HostHeader  HostHeader  `yaml:"host_header" enum:"client,target"`
-	HTTP        bool        `yaml:"http"`
-	Log         string      `yaml:"log" enum:"debug,info,warn,error,off"`
-	Protocol    Protocol    `yaml:"protocol" enum:"raw,phoenix,graphql-transport-ws" later:"phoenix"`
+	Path string `yaml:"path" required:"true"`
+	// Methods are those that the route takes; none are all.
+	Methods []string `yaml:"methods"`
+	// Host is a name or *.name; empty matches any.
+	Host string `yaml:"host"`
+	// PipeThrough names pipelines, added to those of the scopes.
+	PipeThrough []string `yaml:"pipe_through"`
+	// Upstream is the name of a pool, or none: the handlers are the
+	// application.
+	Upstream string `yaml:"upstream" required:"true"`
+	// StripPrefix removes the joined prefix from the path that is sent up.
+	StripPrefix bool `yaml:"strip_prefix"`
+	// HostHeader chooses the Host that is sent up.
+	HostHeader HostHeader `yaml:"host_header" enum:"client,target"`
+	// HTTP proxies plain HTTP requests too.
+	HTTP bool `yaml:"http"`
+	// Log is the level of the lines at the opening and closing of a session.
+	Log string `yaml:"log" enum:"debug,info,warn,error,off"`
+	// Protocol is the subprotocol that stent understands on the route.
+	Protocol Protocol `yaml:"protocol" enum:"raw,phoenix,graphql-transport-ws" later:"phoenix"`
+	// Compression is passthrough by default where nothing reads messages,
+	// and off where something does.
 	Compression Compression `yaml:"compression" enum:",passthrough,off,terminate"`
-	Keepalive   Keepalive   `yaml:"keepalive"`
-	Timeouts    Timeouts    `yaml:"timeouts"`
-	Limits      RouteLimits `yaml:"limits"`
-	Continuity  *Continuity `yaml:"continuity"`
-	Topics      []Topic     `yaml:"topics" later:"true"`
-	Longpoll    bool        `yaml:"longpoll" later:"true"`
+	// Keepalive finds peers that have vanished.
+	Keepalive Keepalive `yaml:"keepalive"`
+	// Timeouts bound a session.
+	Timeouts Timeouts `yaml:"timeouts"`
+	// Limits bound one session's messages.
+	Limits RouteLimits `yaml:"limits"`
+	// Continuity keeps clients when their upstream is lost; without it they
+	// are closed.
+	Continuity *Continuity `yaml:"continuity"`
+	// Topics are rules over Phoenix topics.
+	Topics []Topic `yaml:"topics" later:"true"`
+	// Longpoll bridges Phoenix long-poll clients to the WebSocket upstream.
+	Longpoll bool `yaml:"longpoll" later:"true"`
 	// FlightRecorder is how many frames are kept per session.
-	FlightRecorder int       `yaml:"flight_recorder" later:"true"`
-	Handlers       []Handler `yaml:"handlers"`
+	FlightRecorder int `yaml:"flight_recorder" later:"true"`
+	// Handlers see messages in this order.
+	Handlers []Handler `yaml:"handlers"`
 
 	// KeyPath is where the route stands, such as scopes[0].routes[1].
 	KeyPath string `yaml:"-"`
@@ -66,16 +86,22 @@ const (
 // Keepalive pings a leg after Interval without any frame from it and gives
 // it up when nothing comes within Timeout. An Interval of zero turns it off.
 type Keepalive struct {
+	// Interval is the silence after which a leg is pinged; 0 is off.
 	Interval Duration `yaml:"interval"`
-	Timeout  Duration `yaml:"timeout"`
+	// Timeout is how long any frame may take to come then.
+	Timeout Duration `yaml:"timeout"`
 }
 
 // Timeouts bound a session; zero means never, except Close.
 type Timeouts struct {
-	Idle     Duration `yaml:"idle"`     // without a message either way
-	Write    Duration `yaml:"write"`    // a peer takes no data
-	Lifetime Duration `yaml:"lifetime"` // of the session
-	Close    Duration `yaml:"close"`    // for the closing handshake
+	// Idle is the time without a message either way.
+	Idle Duration `yaml:"idle"`
+	// Write is the time in which a peer takes no data.
+	Write Duration `yaml:"write"`
+	// Lifetime is that of the session.
+	Lifetime Duration `yaml:"lifetime"`
+	// Close is the time for the closing handshake.
+	Close Duration `yaml:"close"`
 }
 
 // OnLimit says what happens to a client above its rate.
@@ -92,11 +118,15 @@ const (
 type RouteLimits struct {
 	// MessageSize bounds one message in both directions. Zero is no limit in
 	// relay mode and DefaultMessageSize where messages are assembled.
-	MessageSize       Size     `yaml:"message_size"`
-	MessagesPerSecond float64  `yaml:"messages_per_second"`
-	BytesPerSecond    Size     `yaml:"bytes_per_second"`
-	Burst             Duration `yaml:"burst"`
-	OnLimit           OnLimit  `yaml:"on_limit" enum:"slow,drop,close"`
+	MessageSize Size `yaml:"message_size"`
+	// MessagesPerSecond is the rate from client to upstream.
+	MessagesPerSecond float64 `yaml:"messages_per_second"`
+	// BytesPerSecond is the rate from client to upstream.
+	BytesPerSecond Size `yaml:"bytes_per_second"`
+	// Burst is how much of a rate may come at once, in time.
+	Burst Duration `yaml:"burst"`
+	// OnLimit is slow (stop reading), drop, or close (1008).
+	OnLimit OnLimit `yaml:"on_limit" enum:"slow,drop,close"`
 }
 
 // DefaultMessageSize bounds a message where messages are assembled and the
@@ -105,25 +135,40 @@ const DefaultMessageSize Size = 16 << 20
 
 // Continuity keeps a client while its upstream is lost.
 type Continuity struct {
-	Hold        Duration `yaml:"hold"`
-	MaxRestarts int      `yaml:"max_restarts"`
+	// Hold is how long a client waits for a new upstream, from each loss
+	// anew.
+	Hold Duration `yaml:"hold"`
+	// MaxRestarts is how many losses of an established upstream are borne
+	// within MaxSeconds; one more gives up.
+	MaxRestarts int `yaml:"max_restarts"`
 	// MaxSeconds is the window of MaxRestarts, in seconds.
-	MaxSeconds  float64 `yaml:"max_seconds"`
-	Backoff     Backoff `yaml:"backoff"`
-	Whole       Size    `yaml:"whole"`
-	Buffer      Size    `yaml:"buffer"`
-	OnFull      OnFull  `yaml:"on_full" enum:"wait,close"`
-	OnClose     []int   `yaml:"on_close"`
-	Replay      Replay  `yaml:"replay"`
-	AcceptEarly bool    `yaml:"accept_early"`
+	MaxSeconds float64 `yaml:"max_seconds"`
+	// Backoff is the pause before a redial.
+	Backoff Backoff `yaml:"backoff"`
+	// Whole is the size up to which messages are passed on only when
+	// complete; larger ones are cut through.
+	Whole Size `yaml:"whole"`
+	// Buffer is how much client data is kept while held.
+	Buffer Size `yaml:"buffer"`
+	// OnFull is wait (stop reading the client) or close (1013).
+	OnFull OnFull `yaml:"on_full" enum:"wait,close"`
+	// OnClose lists the close codes of an upstream that mean "come back".
+	OnClose []int `yaml:"on_close"`
+	// Replay repeats client messages to a new upstream.
+	Replay Replay `yaml:"replay"`
+	// AcceptEarly answers the client before any upstream is there.
+	AcceptEarly bool `yaml:"accept_early"`
 }
 
 // Backoff is the pause before a redial: from Min, doubling, to Max, each
 // spread by the fraction Jitter.
 type Backoff struct {
-	Min    Duration `yaml:"min"`
-	Max    Duration `yaml:"max"`
-	Jitter float64  `yaml:"jitter"`
+	// Min is the first pause.
+	Min Duration `yaml:"min"`
+	// Max is the longest one.
+	Max Duration `yaml:"max"`
+	// Jitter is the fraction by which a pause is spread.
+	Jitter float64 `yaml:"jitter"`
 }
 
 // OnFull says what happens when a held client's buffer is full.
@@ -137,16 +182,23 @@ const (
 
 // Replay repeats client messages to a new upstream.
 type Replay struct {
-	First int  `yaml:"first"`
+	// First is how many of a client's first messages are repeated.
+	First int `yaml:"first"`
+	// Bytes bounds what is kept to be repeated.
 	Bytes Size `yaml:"bytes"`
+	// Joins repeats the joins of Phoenix topics.
 	Joins bool `yaml:"joins" later:"true"`
 }
 
 // Topic is a rule over Phoenix topics.
 type Topic struct {
-	Match          string  `yaml:"match"`
-	Allow          bool    `yaml:"allow"`
-	Claim          string  `yaml:"claim"`
+	// Match is a topic, with a star for its end.
+	Match string `yaml:"match"`
+	// Allow lets clients join.
+	Allow bool `yaml:"allow"`
+	// Claim is what the client's token must say.
+	Claim string `yaml:"claim"`
+	// JoinsPerSecond bounds a client's joins.
 	JoinsPerSecond float64 `yaml:"joins_per_second"`
 }
 
@@ -170,18 +222,27 @@ type RulesHandler []Rule
 // Rule is a condition and exactly one result.
 type Rule struct {
 	// When is an expr condition over the names in the README.
-	When        string  `yaml:"when"`
-	ReplyText   *string `yaml:"reply_text"`
+	When string `yaml:"when" required:"true"`
+	// ReplyText answers the sender with this text.
+	ReplyText *string `yaml:"reply_text"`
+	// ReplyBinary answers the sender with these bytes, in base64.
 	ReplyBinary *Base64 `yaml:"reply_binary"`
-	ReplyExpr   string  `yaml:"reply_expr"`
-	Stop        *Stop   `yaml:"stop"`
-	Drop        bool    `yaml:"drop"`
+	// ReplyExpr answers the sender with the value of an expr expression.
+	ReplyExpr string `yaml:"reply_expr"`
+	// Stop ends the session.
+	Stop *Stop `yaml:"stop"`
+	// Drop keeps the message from going further.
+	Drop bool `yaml:"drop"`
+	// ForwardText passes this text on in the message's place.
 	ForwardText *string `yaml:"forward_text"`
-	ForwardExpr string  `yaml:"forward_expr"`
+	// ForwardExpr passes on the value of an expr expression.
+	ForwardExpr string `yaml:"forward_expr"`
 }
 
 // Stop ends the session with a close code; 0 means 1000.
 type Stop struct {
-	Code   int    `yaml:"code"`
+	// Code is 0, 1000 to 1003, 1007 to 1013, or 3000 to 4999.
+	Code int `yaml:"code"`
+	// Reason is at most 123 bytes long.
 	Reason string `yaml:"reason"`
 }

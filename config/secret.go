@@ -50,7 +50,7 @@ func (s Secret) MarshalYAML() ([]byte, error) { return []byte(`"` + s.String() +
 
 // secretFile is the second form of a Secret.
 type secretFile struct {
-	File string `yaml:"file" path:"true"`
+	File string `yaml:"file" path:"true" required:"true"`
 }
 
 // maxSecret bounds the file of a secret, in bytes.

@@ -12,6 +12,7 @@ import (
 //	later:"true"      the key belongs to a later version
 //	later:"a,b"       these of its values do
 //	path:"true"       a file, relative to the folder of the configuration
+//	required:"true"   the key has no default; for the schema
 type key struct {
 	name  string
 	index int
@@ -21,6 +22,7 @@ type key struct {
 	// laterValues are those of enum that are refused for now.
 	laterValues []string
 	path        bool
+	required    bool
 }
 
 // keysOf lists the keys of a struct type, in the order of its fields.
@@ -32,7 +34,13 @@ func keysOf(t reflect.Type) []key {
 		if name == "" || name == "-" {
 			continue
 		}
-		k := key{name: name, index: i, typ: f.Type, path: f.Tag.Get("path") == "true"}
+		k := key{
+			name:     name,
+			index:    i,
+			typ:      f.Type,
+			path:     f.Tag.Get("path") == "true",
+			required: f.Tag.Get("required") == "true",
+		}
 		if enum, ok := f.Tag.Lookup("enum"); ok {
 			k.enum = strings.Split(enum, ",")
 		}
