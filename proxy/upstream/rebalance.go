@@ -21,9 +21,8 @@ func Imbalance(loads []Load, skew float64) (from, to int, ok bool) {
 	}
 	share := func(l Load, change int) float64 { return float64(l.Sessions+change) / float64(l.Weight) }
 	for i, l := range loads {
-		// The next session's share, so that among empty targets the heaviest
-		// is filled first.
-		if share(l, 1) < share(loads[to], 1) {
+		// Among equals, such as empty ones, the heaviest has most to take.
+		if a, b := share(l, 0), share(loads[to], 0); a < b || a == b && l.Weight > loads[to].Weight {
 			to = i
 		}
 		if share(l, 0) > share(loads[from], 0) {

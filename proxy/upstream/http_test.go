@@ -1,0 +1,131 @@
+package upstream
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stentproxy/stent/config"
+)
+
+// get sends one plain request as the proxy does.
+func get(t *testing.T, p *Pool, r *HTTPRequest) string {
+	t.Helper()
+	base, rt, release, err := p.PickHTTP(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", base.JoinPath(r.RequestURI).String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
+
+// page answers one request for each connection with what was asked.
+func page(c net.Conn, req *http.Request) {
+	body := fmt.Sprintf("%s %s %d", req.Host, req.URL.Path, req.ProtoMajor)
+	_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+}
+
+func TestPickHTTP(t *testing.T) {
+	plain, unix := listen(t, page), listenUnix(t, page)
+	a := newAuthority(t)
+	secure := listenTLS(t, a, "localhost", tls.NoClientCert, page)
+	host := plain.Addr().String()
+	for _, tt := range []struct{ url, want string }{
+		{plain.url(), host + " /x 1"},
+		{plain.url() + "/base/", host + " /base/x 1"},
+		{unix.url(), "localhost /x 1"},
+		{secure + "/base", strings.TrimPrefix(secure, "wss://") + " /base/x 1"},
+	} {
+		u := upstreamOf(tt.url)
+		u.TLS.CA = a.file("ca.crt")
+		p := newPoolOf(t, u)
+		for range 2 {
+			if got := get(t, p, &HTTPRequest{RequestURI: "/x"}); got != tt.want {
+				t.Errorf("%s: got %q, want %q", tt.url, got, tt.want)
+			}
+		}
+		p.retire()
+	}
+}
+
+func TestPickHTTPCountsNoSessions(t *testing.T) {
+	b := listen(t, welcome)
+	u := upstreamOf(b.url(), nobody(t))
+	u.MaxSessions = 1
+	pools := NewPools(Options{})
+	p := update(t, pools, u)
+	c, err := p.Dial(t.Context(), &Handshake{Prefer: p.targets[0]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := pools.Drain("app", p.targets[1].name); err != nil {
+		t.Fatal(err)
+	}
+	_, rt, release, err := p.PickHTTP(&HTTPRequest{})
+	if err != nil {
+		t.Fatalf("a target full of sessions takes no request: %v", err)
+	}
+	if got := targetNamed(t, pools, p.targets[0].name).Sessions; got != 1 {
+		t.Errorf("%d sessions, want 1", got)
+	}
+	_, again, release2, err := p.PickHTTP(&HTTPRequest{})
+	if err != nil || again != rt {
+		t.Errorf("another transport for the same target: %v", err)
+	}
+	release()
+	release()
+	release2()
+	if got := p.targets[0].requests; got != 0 {
+		t.Errorf("%d requests left", got)
+	}
+	if err := pools.Drain("app", p.targets[0].name); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := p.PickHTTP(&HTTPRequest{}); !errors.Is(err, ErrNoTarget) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestHTTPAndWebSocketMeet hashes a client's polling and its upgrade to the
+// same target.
+func TestHTTPAndWebSocketMeet(t *testing.T) {
+	one, two, three := listen(t, welcome), listen(t, welcome), listen(t, welcome)
+	u := upstreamOf(one.url(), two.url(), three.url())
+	u.Balance = config.Balance{Kind: config.BalanceHash, Key: "ip"}
+	p := newPoolOf(t, u)
+	for i := range 30 {
+		ip := fmt.Sprintf("10.0.0.%d", i)
+		base, _, release, err := p.PickHTTP(&HTTPRequest{IP: ip})
+		if err != nil {
+			t.Fatal(err)
+		}
+		release()
+		c, err := p.Dial(t.Context(), &Handshake{IP: ip})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if c.Target.Host() != base.Host {
+			t.Errorf("%s: %s and %s", ip, base.Host, c.Target.Host())
+		}
+	}
+}
