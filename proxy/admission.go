@@ -1,0 +1,70 @@
+package proxy
+
+import (
+	"net/http"
+	"net/netip"
+	"sync"
+
+	"golang.org/x/time/rate"
+
+	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/plug"
+)
+
+// admission applies the limits of the whole process to new sessions.
+type admission struct {
+	mu sync.Mutex
+	// guarded by mu
+	limits     config.Limits
+	handshakes *rate.Limiter // nil: no limit
+	sessions   int
+	byIP       map[netip.Addr]int
+}
+
+func newAdmission() *admission { return &admission{byIP: make(map[netip.Addr]int)} }
+
+// set puts limits into force. Sessions above a lower limit stay.
+func (a *admission) set(l config.Limits) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case l.HandshakesPerSecond <= 0:
+		a.handshakes = nil
+	case a.handshakes == nil || l.HandshakesPerSecond != a.limits.HandshakesPerSecond:
+		a.handshakes = rate.NewLimiter(rate.Limit(l.HandshakesPerSecond), max(1, int(l.HandshakesPerSecond)))
+	}
+	a.limits = l
+}
+
+// enter admits a session, whose place is given back when its info ends, or
+// says why not.
+func (a *admission) enter(info *plug.Info) *Problem {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.limits.Sessions > 0 && a.sessions >= a.limits.Sessions:
+		return unavailable("the proxy has all the sessions it may have").Set("Retry-After", "5")
+	case a.limits.SessionsPerIP > 0 && a.byIP[info.ClientIP] >= a.limits.SessionsPerIP:
+		return tooManyRequests("too many sessions are open for this address")
+	case a.handshakes != nil && !a.handshakes.Allow():
+		return unavailable("too many handshakes at once").Set("Retry-After", "1")
+	}
+	a.sessions++
+	a.byIP[info.ClientIP]++
+	info.OnEnd(func() { a.leave(info.ClientIP) })
+	return nil
+}
+
+func (a *admission) leave(ip netip.Addr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sessions--
+	if a.byIP[ip]--; a.byIP[ip] <= 0 {
+		delete(a.byIP, ip)
+	}
+}
+
+// tooManyRequests is the answer to a client above a limit of its own.
+func tooManyRequests(detail string) *Problem {
+	return (&Problem{Status: http.StatusTooManyRequests, Detail: detail}).Set("Retry-After", "5")
+}

@@ -1,0 +1,87 @@
+package proxy
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/stentproxy/stent/proxy/relay"
+)
+
+// drain ends the process's sessions politely. It returns early when the
+// last session has gone, when Abort is called, or when the tree has ended.
+func (p *Proxy) drain(listeners []*Listener, ended <-chan error) {
+	c := p.Config().Shutdown
+	p.phase.Store(draining)
+	p.log.Info("draining", zap.Int("sessions", p.registry.len()),
+		zap.Duration("delay", c.Delay.Std()), zap.Duration("drain", c.Drain.Std()))
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {})()
+	var refusing sync.WaitGroup
+	defer refusing.Wait()
+	refusing.Go(func() {
+		select {
+		case <-p.abort:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	defer cancel()
+	if !sleep(ctx, c.Delay.Std()) {
+		return
+	}
+	ctx, cancelDrain := context.WithTimeout(ctx, c.Drain.Std())
+	defer cancelDrain()
+	for _, l := range listeners {
+		refusing.Go(func() { _ = l.Drain(ctx) })
+	}
+	p.closePaced(ctx, c.Drain.Std())
+	select {
+	case <-p.registry.emptied():
+	case <-ctx.Done():
+		p.log.Warn("drain is over with sessions left", zap.Int("sessions", p.registry.len()))
+	}
+	cancel()
+}
+
+// pacedPart is the part of the drain over which closes are spread; the rest
+// is for closing handshakes.
+const pacedPart = 0.8
+
+// closePaced closes all sessions, in random order, spread evenly: clients
+// that all come back at once would be a stampede on the next instance.
+func (p *Proxy) closePaced(ctx context.Context, window time.Duration) {
+	sessions := p.registry.all()
+	rand.Shuffle(len(sessions), func(i, j int) { sessions[i], sessions[j] = sessions[j], sessions[i] })
+	start := time.Now()
+	for i, s := range sessions {
+		due := time.Duration(float64(window) * pacedPart * float64(i) / float64(len(sessions)))
+		if wait := due - time.Since(start); wait > time.Millisecond && !sleep(ctx, wait) {
+			break
+		}
+		s.end(End{Cause: relay.Draining})
+	}
+	// Those that were opened meanwhile, by handshakes under way.
+	for _, s := range p.registry.all() {
+		s.end(End{Cause: relay.Draining})
+	}
+}
+
+// sleep waits for d and reports false when ctx ends before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,247 @@
+package proxy
+
+import (
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/stentproxy/stent/proxy/frame"
+	"github.com/stentproxy/stent/proxy/relay"
+)
+
+// metrics are the contract's, as far as sessions are their subject. What is
+// counted for every message is summed up at each scrape from the sessions'
+// own counters, so that no message pays for it.
+type metrics struct {
+	closed    *prometheus.CounterVec
+	duration  prometheus.Histogram
+	refusals  *prometheus.CounterVec
+	restarts  *prometheus.CounterVec
+	results   *prometheus.CounterVec
+	handlerS  prometheus.Histogram
+	reloads   *prometheus.CounterVec
+	snapshots atomic.Int64
+
+	heldSeconds prometheus.Histogram
+
+	mu     sync.Mutex
+	routes map[string]*routeCount
+}
+
+// secondsBuckets fit sessions: from a page that was left at once to one
+// that stays open for days.
+var secondsBuckets = []float64{.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600}
+
+func newMetrics() *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "stent_" + name, Help: help}, labels)
+	}
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: "stent_" + name, Help: help, Buckets: buckets})
+	}
+	return &metrics{
+		closed:      counter("sessions_closed_total", "Sessions that ended, by the close code the client got and who ended them.", "route", "code", "initiator"),
+		duration:    histogram("session_duration_seconds", "How long sessions lasted.", secondsBuckets),
+		refusals:    counter("handshakes_refused_total", "Handshakes that became no session, by HTTP status.", "route", "status"),
+		restarts:    counter("restarts_total", "Upstreams lost by sessions that went on, by reason.", "route", "reason"),
+		results:     counter("handler_results_total", "What handlers said of messages.", "route", "handler", "result"),
+		handlerS:    histogram("handler_seconds", "How long handlers took for a message.", []float64{1e-6, 1e-5, 1e-4, 1e-3, 1e-2, .1, 1}),
+		reloads:     counter("config_reloads_total", "Configurations that were loaded into the running process, by result.", "result"),
+		heldSeconds: histogram("held_seconds", "How long clients were held without an upstream.", []float64{.01, .05, .1, .5, 1, 2, 5, 10, 30, 60}),
+		routes:      make(map[string]*routeCount),
+	}
+}
+
+// routeCount counts for one route, by its pattern, over all snapshots.
+type routeCount struct {
+	pattern string
+	metrics *metrics
+	states  [4]atomic.Int64
+	total   atomic.Uint64
+	size    [2]relay.Sizes
+
+	// Of sessions that have ended, guarded by the registry.
+	messages [2][2]uint64 // by Side, then text and binary
+	bytes    [2]uint64
+	limited  uint64
+}
+
+func (m *metrics) route(pattern string) *routeCount {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, ok := m.routes[pattern]
+	if !ok {
+		c = &routeCount{pattern: pattern, metrics: m}
+		m.routes[pattern] = c
+	}
+	return c
+}
+
+func (c *routeCount) opening()             { c.states[Connecting].Add(1) }
+func (c *routeCount) opened()              { c.total.Add(1) }
+func (c *routeCount) gone()                { c.states[Closing].Add(-1) }
+func (c *routeCount) moved(from, to State) { c.states[from].Add(-1); c.states[to].Add(1) }
+func (c *routeCount) sizes() [2]*relay.Sizes {
+	return [2]*relay.Sizes{&c.size[Client], &c.size[Upstream]}
+}
+
+func (c *routeCount) refused(status int) {
+	c.metrics.refusals.WithLabelValues(c.pattern, strconv.Itoa(status)).Inc()
+}
+
+func (c *routeCount) restarted(reason string) {
+	c.metrics.restarts.WithLabelValues(c.pattern, reason).Inc()
+}
+
+func (c *routeCount) closed(end End, initiator string, d time.Duration) {
+	code := "none"
+	if end.Code != 0 && end.Code != frame.NoCode {
+		code = strconv.Itoa(end.Code)
+	}
+	c.metrics.closed.WithLabelValues(c.pattern, code, initiator).Inc()
+	c.metrics.duration.Observe(d.Seconds())
+}
+
+// absorb adds what a session has counted to the route's totals.
+func (c *routeCount) absorb(l *relay.Link) {
+	for side := range l.Counters {
+		k := &l.Counters[side]
+		c.messages[side][0] += k.Text.Load()
+		c.messages[side][1] += k.Binary.Load()
+		c.bytes[side] += k.Bytes.Load()
+	}
+	c.limited += l.Counters[Client].Limited.Load()
+}
+
+// handlerCount counts for one handler of one route.
+type handlerCount struct {
+	results [5]prometheus.Counter // by relay.Verdict
+	seconds prometheus.Histogram
+}
+
+var verdictNames = [...]string{relay.OK: "ok", relay.Drop: "drop", relay.Forward: "forward", relay.Reply: "reply", relay.Stop: "stop"}
+
+func (m *metrics) handler(route, name string) *handlerCount {
+	c := &handlerCount{seconds: m.handlerS}
+	for v, result := range verdictNames {
+		c.results[v] = m.results.WithLabelValues(route, name, result)
+	}
+	return c
+}
+
+func (c *handlerCount) observe(v relay.Verdict, d time.Duration) {
+	c.results[v].Inc()
+	c.seconds.Observe(d.Seconds())
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("stent_"+name, help, labels, nil)
+}
+
+var (
+	descSessions  = desc("sessions", "Sessions by state.", "route", "state")
+	descOpened    = desc("sessions_opened_total", "Sessions whose client was answered 101.", "route")
+	descHeld      = desc("held_sessions", "Sessions whose client waits for an upstream.", "route")
+	descMessages  = desc("messages_total", "Messages by sender and type.", "route", "from", "type")
+	descBytes     = desc("message_bytes_total", "Payload of messages as on the wire.", "route", "from")
+	descSize      = desc("message_size_bytes", "Payload of messages.", "route", "from")
+	descLimited   = desc("limited_total", "Messages slowed, dropped or refused by a rate.", "route", "limit")
+	descSnapshots = desc("config_snapshots", "Configurations that were put into force.")
+	descBuild     = desc("build_info", "The running build.", "version", "goversion")
+)
+
+// Describe implements prometheus.Collector.
+func (p *Proxy) Describe(ch chan<- *prometheus.Desc) {
+	p.metrics.each(func(c prometheus.Collector) { c.Describe(ch) })
+	for _, d := range []*prometheus.Desc{descSessions, descOpened, descHeld, descMessages, descBytes, descSize, descLimited, descSnapshots, descBuild} {
+		ch <- d
+	}
+}
+
+func (m *metrics) each(f func(prometheus.Collector)) {
+	for _, c := range []prometheus.Collector{m.closed, m.duration, m.refusals, m.restarts, m.results, m.handlerS, m.reloads, m.heldSeconds} {
+		f(c)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (p *Proxy) Collect(ch chan<- prometheus.Metric) {
+	p.metrics.each(func(c prometheus.Collector) { c.Collect(ch) })
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+	}
+	for _, t := range p.totals() {
+		for state := Connecting; state <= Closing; state++ {
+			gauge(descSessions, float64(t.count.states[state].Load()), t.pattern, state.String())
+		}
+		gauge(descHeld, float64(t.count.states[HeldState].Load()), t.pattern)
+		counter(descOpened, float64(t.count.total.Load()), t.pattern)
+		for _, side := range []Side{Client, Upstream} {
+			counter(descMessages, float64(t.messages[side][0]), t.pattern, side.String(), Text.String())
+			counter(descMessages, float64(t.messages[side][1]), t.pattern, side.String(), Binary.String())
+			counter(descBytes, float64(t.bytes[side]), t.pattern, side.String())
+			ch <- sizeMetric(&t.count.size[side], t.pattern, side.String())
+		}
+		counter(descLimited, float64(t.limited), t.pattern, "rate")
+	}
+	gauge(descSnapshots, float64(p.metrics.snapshots.Load()))
+	gauge(descBuild, 1, version(), runtime.Version())
+}
+
+func sizeMetric(s *relay.Sizes, labels ...string) prometheus.Metric {
+	buckets := make(map[float64]uint64, len(relay.SizeBounds))
+	var n uint64
+	for i, bound := range relay.SizeBounds {
+		n += s.Buckets[i].Load()
+		buckets[float64(bound)] = n
+	}
+	n += s.Buckets[len(relay.SizeBounds)].Load()
+	return prometheus.MustNewConstHistogram(descSize, n, float64(s.Sum.Load()), buckets, labels...)
+}
+
+// total is a route's counts with those of its living sessions.
+type total struct {
+	pattern  string
+	count    *routeCount
+	messages [2][2]uint64
+	bytes    [2]uint64
+	limited  uint64
+}
+
+func (p *Proxy) totals() map[*routeCount]*total {
+	all := make(map[*routeCount]*total)
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	p.metrics.mu.Lock()
+	for pattern, c := range p.metrics.routes {
+		all[c] = &total{pattern: pattern, count: c, messages: c.messages, bytes: c.bytes, limited: c.limited}
+	}
+	p.metrics.mu.Unlock()
+	for _, s := range p.registry.sessions {
+		t := all[s.route.count]
+		for side := range s.link.Counters {
+			k := &s.link.Counters[side]
+			t.messages[side][0] += k.Text.Load()
+			t.messages[side][1] += k.Binary.Load()
+			t.bytes[side] += k.Bytes.Load()
+		}
+		t.limited += s.link.Counters[Client].Limited.Load()
+	}
+	return all
+}
+
+// version is the module's version as the Go tool has stamped it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}

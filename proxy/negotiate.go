@@ -1,0 +1,215 @@
+package proxy
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/stentproxy/stent/proxy/frame"
+)
+
+// deflateName is the extension of RFC 7692.
+const deflateName = "permessage-deflate"
+
+// noTakeover is permessage-deflate with every message compressed by itself:
+// the only form that survives a change of the upstream, whose new one lacks
+// the old one's window, and that costs no memory between two messages.
+const noTakeover = deflateName + "; server_no_context_takeover; client_no_context_takeover"
+
+// extensionRule says who negotiates extensions on a route.
+type extensionRule uint8
+
+const (
+	extPassthrough extensionRule = iota // end to end, as offered and answered
+	extContinuity                       // end to end, in a form that a new upstream can go on with
+	extOff                              // none
+	extTerminate                        // permessage-deflate with each leg
+)
+
+// extension is one element of Sec-WebSocket-Extensions (RFC 6455 section
+// 9.1).
+type extension struct {
+	name   string
+	params []string // "key" or "key=value", unquoted
+}
+
+func (e extension) param(key string) (value string, ok bool) {
+	for _, p := range e.params {
+		k, v, _ := strings.Cut(p, "=")
+		if strings.EqualFold(k, key) {
+			return v, true
+		}
+	}
+	return "", false
+}
+
+// parseExtensions reads every line of a Sec-WebSocket-Extensions header.
+func parseExtensions(lines []string) []extension {
+	var all []extension
+	for _, line := range lines {
+		for element := range strings.SplitSeq(line, ",") {
+			name, rest, _ := strings.Cut(element, ";")
+			e := extension{name: strings.ToLower(strings.TrimSpace(name))}
+			if e.name == "" {
+				continue
+			}
+			for param := range strings.SplitSeq(rest, ";") {
+				key, value, has := strings.Cut(param, "=")
+				key = strings.TrimSpace(key)
+				if key == "" {
+					continue
+				}
+				if has {
+					key += "=" + strings.Trim(strings.TrimSpace(value), `"`)
+				}
+				e.params = append(e.params, key)
+			}
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// reserved returns the reserved bits that the answered extensions use. What
+// others than permessage-deflate claim is not known here, so all may be used.
+func reserved(answer []extension) uint8 {
+	var rsv uint8
+	for _, e := range answer {
+		if e.name == deflateName {
+			rsv |= frame.Rsv1
+		} else {
+			rsv |= frame.Rsv1 | frame.Rsv2 | frame.Rsv3
+		}
+	}
+	return rsv
+}
+
+// offerUp returns what of the client's offer goes up.
+func (rule extensionRule) offerUp(client []string) []string {
+	switch rule {
+	case extPassthrough:
+		return client
+	case extContinuity:
+		for _, e := range parseExtensions(client) {
+			if e.name != deflateName {
+				continue
+			}
+			offer := noTakeover
+			if bits, ok := e.param("server_max_window_bits"); ok && bits != "" {
+				offer += "; server_max_window_bits=" + bits
+			}
+			return []string{offer}
+		}
+	case extTerminate:
+		return []string{noTakeover}
+	case extOff:
+	}
+	return nil
+}
+
+// agreement is what a session's ends have agreed on, and what every further
+// upstream has to agree to.
+type agreement struct {
+	Subprotocol string
+	// Extensions is Sec-WebSocket-Extensions as the client was told.
+	Extensions string
+	// Rsv are the reserved bits that may be on the wire end to end.
+	Rsv uint8
+	// Deflate says that permessage-deflate is terminated with the client.
+	Deflate bool
+}
+
+// agree makes the agreement of a client's offer and an upstream's answer.
+func (rule extensionRule) agree(offer, answer http.Header) agreement {
+	a := agreement{Subprotocol: answer.Get("Sec-Websocket-Protocol")}
+	ext := parseExtensions(answer["Sec-Websocket-Extensions"])
+	switch rule {
+	case extPassthrough:
+		a.Extensions = strings.Join(answer["Sec-Websocket-Extensions"], ", ")
+		a.Rsv = reserved(ext)
+	case extContinuity:
+		if len(ext) > 0 {
+			a.Extensions = noTakeover
+			if bits, ok := ext[0].param("server_max_window_bits"); ok {
+				a.Extensions += "; server_max_window_bits=" + bits
+			}
+			a.Rsv = frame.Rsv1
+		}
+	case extTerminate:
+		if acceptsDeflate(offer["Sec-Websocket-Extensions"]) {
+			a.Extensions, a.Deflate = noTakeover, true
+		}
+	case extOff:
+	}
+	return a
+}
+
+// acceptsDeflate reports whether one of a client's offers of
+// permessage-deflate can be met: our compressor uses the full window.
+func acceptsDeflate(offer []string) bool {
+	for _, e := range parseExtensions(offer) {
+		if e.name != deflateName {
+			continue
+		}
+		if bits, ok := e.param("server_max_window_bits"); !ok || bits == "15" {
+			return true
+		}
+	}
+	return false
+}
+
+// checkAnswer refuses an upstream's answer that this session can't go on
+// with. First is the one that makes the agreement.
+func (rule extensionRule) checkAnswer(answer http.Header, first bool, a *agreement) error {
+	ext := parseExtensions(answer["Sec-Websocket-Extensions"])
+	if rule != extPassthrough {
+		if err := checkDeflate(ext); err != nil {
+			return err
+		}
+	}
+	if first {
+		return nil
+	}
+	if got := answer.Get("Sec-Websocket-Protocol"); got != a.Subprotocol {
+		return fmt.Errorf("subprotocol %q where the client has %q", got, a.Subprotocol)
+	}
+	if rule == extContinuity && (len(ext) > 0) != (a.Rsv != 0) {
+		return fmt.Errorf("extensions %q where the client has %q", answer.Get("Sec-Websocket-Extensions"), a.Extensions)
+	}
+	if rule == extContinuity && len(ext) > 0 {
+		told := parseExtensions([]string{a.Extensions})
+		if windowBits(ext[0]) > windowBits(told[0]) {
+			return fmt.Errorf("extensions %q where the client has %q", answer.Get("Sec-Websocket-Extensions"), a.Extensions)
+		}
+	}
+	return nil
+}
+
+// checkDeflate refuses what was not offered: anything but
+// permessage-deflate without context takeover.
+func checkDeflate(answer []extension) error {
+	if len(answer) == 0 {
+		return nil
+	}
+	if len(answer) > 1 || answer[0].name != deflateName {
+		return fmt.Errorf("extension %q was not offered", answer[len(answer)-1].name)
+	}
+	if _, ok := answer[0].param("server_no_context_takeover"); !ok {
+		return fmt.Errorf("permessage-deflate with context takeover, which was not offered")
+	}
+	if _, ok := answer[0].param("client_max_window_bits"); ok {
+		return fmt.Errorf("client_max_window_bits was not offered")
+	}
+	return nil
+}
+
+// windowBits is the window that a server compresses with.
+func windowBits(e extension) int {
+	if bits, ok := e.param("server_max_window_bits"); ok {
+		if n, err := strconv.Atoi(bits); err == nil {
+			return n
+		}
+	}
+	return 15
+}

@@ -1,0 +1,284 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha1"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/stentproxy/stent/proxy/plug"
+	"github.com/stentproxy/stent/proxy/relay"
+	"github.com/stentproxy/stent/proxy/upstream"
+	"github.com/stentproxy/stent/supervisor"
+)
+
+// answer is what the client is to be answered: 101 with an upstream's
+// header, or an error.
+type answer struct {
+	header http.Header
+	err    error
+}
+
+// clientEnd is the client's connection after its 101, or why there is none.
+type clientEnd struct {
+	conn  net.Conn
+	early []byte
+	err   error
+}
+
+// open makes a session of a WebSocket handshake that has passed the plugs.
+// It returns when the client is answered; the session then lives in the
+// supervision tree.
+func (p *Proxy) open(rt *route, w http.ResponseWriter, r *http.Request) {
+	info := plug.From(r)
+	if problem := p.admission.enter(info); problem != nil {
+		p.refuse(rt, w, r, problem)
+		return
+	}
+	s := p.newSession(rt, r, info)
+	if err := s.openHandlers(); err != nil {
+		p.refuseWith(rt, w, r, err)
+		return
+	}
+	info.Take()
+	p.registry.add(s)
+	if err := p.tree.AddSession((*worker)(s)); err != nil {
+		s.end(End{Cause: relay.Draining, Err: err})
+		s.over(*s.link.Ended())
+		p.refuse(rt, w, r, unavailable("the proxy is ending"))
+		return
+	}
+	o := s.opening
+	var a answer
+	select {
+	case a = <-o.answer:
+	case <-r.Context().Done():
+		s.end(End{Cause: relay.ClientGone, Err: context.Cause(r.Context())})
+		a = <-o.answer
+	}
+	if a.err != nil {
+		p.refuseWith(rt, w, r, a.err)
+		return
+	}
+	o.client <- s.takeOver(w, r, a.header)
+}
+
+// newSession makes the session of a handshake.
+func (p *Proxy) newSession(rt *route, r *http.Request, info *plug.Info) *Session {
+	s := &Session{
+		key: rand.Text(), proxy: p, route: rt, info: info, opened: time.Now(),
+		opening: &opening{answer: make(chan answer, 1), client: make(chan clientEnd, 1)},
+		offer:   http.Header{},
+	}
+	up := UpHeader(r, info)
+	for _, name := range []string{"Sec-Websocket-Protocol", "Sec-Websocket-Extensions"} {
+		if v := up[name]; len(v) > 0 {
+			s.offer[name] = v
+		}
+		delete(up, name)
+	}
+	up.Set("Stent-Session", s.key)
+	host := r.Host
+	if rt.hostTarget {
+		host = ""
+	}
+	s.base = appendHeader(nil, up)
+	s.shake = upstream.Handshake{RequestURI: rt.endpoint.UpURI(r), Host: host, ID: info.ID, IP: info.ClientIP.String()}
+	if c := rt.continuity; c != nil {
+		s.intensity = supervisor.Intensity{Max: c.MaxRestarts, Window: time.Duration(c.MaxSeconds * float64(time.Second))}
+	}
+	for _, h := range rt.handlers {
+		s.handlers = append(s.handlers, h.make())
+	}
+	s.link = relay.New(relay.Session{Policy: rt.policy, Alone: rt.alone, Inspector: (*inspector)(s), Sizes: rt.count.sizes(), Replayer: s.replayer()})
+	rt.count.opening()
+	return s
+}
+
+// openHandlers tells the handlers of the session; one may refuse it.
+func (s *Session) openHandlers() (err error) {
+	each(s, func(h Opener) {
+		if err == nil {
+			err = h.Open(s)
+		}
+	})
+	if end := s.link.Ended(); end != nil && err == nil {
+		err = internalError()
+	}
+	if err != nil {
+		s.end(End{Cause: relay.HandlerStopped, Err: err})
+		s.unregistered(*s.link.Ended())
+	}
+	return err
+}
+
+// takeOver answers 101 and takes the client's connection out of net/http,
+// with the bytes that the client sent ahead.
+func (s *Session) takeOver(w http.ResponseWriter, r *http.Request, header http.Header) clientEnd {
+	response := s.switching(w, r, header)
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return clientEnd{err: fmt.Errorf("take the client's connection over: %w", err)}
+	}
+	conn.SetDeadline(time.Time{})
+	var early []byte
+	if n := rw.Reader.Buffered(); n > 0 {
+		b, _ := rw.Reader.Peek(n)
+		early = slices.Clone(b)
+	}
+	conn.SetWriteDeadline(time.Now().Add(answerTimeout))
+	if _, err := conn.Write(response); err != nil {
+		conn.Close()
+		return clientEnd{err: fmt.Errorf("answer the client: %w", err)}
+	}
+	conn.SetWriteDeadline(time.Time{})
+	return clientEnd{conn: conn, early: early}
+}
+
+// answerTimeout bounds the writing of a 101.
+const answerTimeout = 10 * time.Second
+
+// acceptGUID is what the client's key is hashed with (RFC 6455 section 1.3).
+const acceptGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+// switching is the 101 for the client: the upstream's header, with what
+// concerns the client's own leg (RFC 6455 section 4.2.2).
+func (s *Session) switching(w http.ResponseWriter, r *http.Request, header http.Header) []byte {
+	down := DownHeader(header, s.info)
+	for name, values := range w.Header() {
+		down[name] = values
+	}
+	for _, name := range []string{"Sec-Websocket-Accept", "Sec-Websocket-Extensions", "Sec-Websocket-Protocol", "Content-Length"} {
+		delete(down, name)
+	}
+	sum := sha1.Sum([]byte(r.Header.Get("Sec-Websocket-Key") + acceptGUID))
+	b := append(make([]byte, 0, 512), "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
+	b = base64.StdEncoding.AppendEncode(b, sum[:])
+	b = append(b, "\r\n"...)
+	if s.agreed.Subprotocol != "" {
+		b = appendLines(b, "Sec-WebSocket-Protocol", []string{s.agreed.Subprotocol})
+	}
+	if s.agreed.Extensions != "" {
+		b = appendLines(b, "Sec-WebSocket-Extensions", []string{s.agreed.Extensions})
+	}
+	b = appendHeader(b, down)
+	return append(b, "\r\n"...)
+}
+
+// appendHeader appends header lines, sorted by name.
+func appendHeader(b []byte, h http.Header) []byte {
+	names := make([]string, 0, len(h))
+	for name := range h {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		b = appendLines(b, name, h[name])
+	}
+	return b
+}
+
+// appendLines appends one header line for each value. A line break in a
+// value, which net/http would not have let in, becomes a blank.
+func appendLines(b []byte, name string, values []string) []byte {
+	for _, v := range values {
+		b = append(b, name...)
+		b = append(b, ": "...)
+		b = append(b, lineBreaks.Replace(v)...)
+		b = append(b, "\r\n"...)
+	}
+	return b
+}
+
+var lineBreaks = strings.NewReplacer("\r", " ", "\n", " ")
+
+// elements splits a comma-separated header.
+func elements(lines []string) []string {
+	var all []string
+	for _, line := range lines {
+		for e := range strings.SplitSeq(line, ",") {
+			if e = strings.TrimSpace(e); e != "" {
+				all = append(all, e)
+			}
+		}
+	}
+	return all
+}
+
+// refuse answers a handshake with a problem of our own.
+func (p *Proxy) refuse(rt *route, w http.ResponseWriter, r *http.Request, problem *Problem) {
+	rt.count.refused(problem.Status)
+	problem.ServeHTTP(w, r)
+}
+
+// refuseWith answers a handshake that an error has ended: with the
+// upstream's own refusal, a handler's, or a problem.
+func (p *Proxy) refuseWith(rt *route, w http.ResponseWriter, r *http.Request, err error) {
+	if refused, ok := errors.AsType[*upstream.Refused](err); ok {
+		defer refused.Response.Body.Close()
+		rt.count.refused(refused.Response.StatusCode)
+		p.passOn(w, r, refused.Response)
+		return
+	}
+	info := plug.From(r)
+	if own, ok := errors.AsType[*Refusal](err); ok {
+		rt.count.refused(own.Status)
+		for name, values := range own.Header {
+			w.Header()[name] = values
+		}
+		info.ApplyResponse(w.Header())
+		http.Error(w, own.Body, own.Status)
+		return
+	}
+	if r.Context().Err() != nil {
+		rt.count.refused(statusClientClosed)
+		return
+	}
+	problem := dialProblem(err)
+	p.log.Warn("session not opened",
+		zap.String("request_id", info.RequestID), zap.String("route", info.Route),
+		zap.Int("status", problem.Status), zap.Error(err))
+	p.refuse(rt, w, r, problem)
+}
+
+// statusClientClosed is nginx's status for a client that left before its
+// answer; it is never on the wire.
+const statusClientClosed = 499
+
+// passOn streams an upstream's refusal to the client as it is.
+func (p *Proxy) passOn(w http.ResponseWriter, r *http.Request, resp *http.Response) {
+	for name, values := range DownHeader(resp.Header, plug.From(r)) {
+		w.Header()[name] = values
+	}
+	if resp.ContentLength >= 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(resp.ContentLength))
+	}
+	w.WriteHeader(resp.StatusCode)
+	out := http.NewResponseController(w)
+	buf := make([]byte, 4<<10)
+	for {
+		n, err := resp.Body.Read(buf)
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return
+			}
+			out.Flush()
+		}
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			panic(http.ErrAbortHandler) // a cut body must not look whole
+		}
+	}
+}

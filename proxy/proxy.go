@@ -1,0 +1,280 @@
+// Package proxy is stent as a library: the front door, the sessions behind
+// it and the handlers that look at their messages.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/thejerf/suture/v4"
+	"go.uber.org/zap"
+
+	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/plug"
+	"github.com/stentproxy/stent/proxy/upstream"
+	"github.com/stentproxy/stent/supervisor"
+)
+
+// Options are what a Proxy needs beside its configuration.
+type Options struct {
+	// Log is where it logs; nil is nowhere.
+	Log *zap.Logger
+	// Handlers are the message handlers that a configuration may name.
+	Handlers map[string]NewHandler
+}
+
+// Proxy is one running stent.
+type Proxy struct {
+	// static
+	log       *zap.Logger
+	options   Options
+	tree      *supervisor.Tree
+	pools     *upstream.Pools
+	registry  *registry
+	admission *admission
+	metrics   *metrics
+	plugs     plug.Env
+	abort     chan struct{}
+	aborting  sync.Once
+	fault     func(*Session, faultPoint) // a test's panics; does nothing otherwise
+
+	current atomic.Pointer[Snapshot]
+	phase   atomic.Uint32
+
+	mu        sync.Mutex // of reloads and of
+	listeners []*Listener
+}
+
+// faultPoint names a place where a test lets a worker panic.
+type faultPoint uint8
+
+const (
+	faultServe faultPoint = iota
+	faultDial
+)
+
+// The phases of a process.
+const (
+	starting uint32 = iota
+	ready
+	draining
+)
+
+// New compiles cfg and returns a Proxy that serves nothing yet. Errors carry
+// positions where cfg has them.
+func New(cfg *config.Config, o Options) (*Proxy, error) {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	p := &Proxy{
+		log: o.Log, options: o,
+		registry: newRegistry(), admission: newAdmission(), metrics: newMetrics(),
+		pools: upstream.NewPools(upstream.Options{Log: o.Log}),
+		plugs: plug.Env{Log: o.Log, Counts: new(plug.Counts)},
+		abort: make(chan struct{}),
+		fault: func(*Session, faultPoint) {},
+	}
+	snapshot, err := compile(cfg, o.Handlers, p.plugs, p.metrics)
+	if err != nil {
+		return nil, cfg.Locate(err)
+	}
+	p.tree = supervisor.New(supervisor.Options{Log: o.Log, Partitions: cfg.Supervisor.Partitions, StopTimeout: stopTimeout})
+	for _, service := range []suture.Service{p.pools, &mover{p}} {
+		if _, err := p.tree.AddControl(service); err != nil {
+			return nil, err
+		}
+	}
+	p.install(snapshot)
+	return p, nil
+}
+
+// stopTimeout is how long the tree's branches have to stop: sessions end
+// within their timeouts.close before that.
+const stopTimeout = 10 * time.Second
+
+// install puts a snapshot into force.
+func (p *Proxy) install(s *Snapshot) {
+	for i, e := range s.table.Endpoints {
+		e.Serve = p.endpoint(s.routes[i])
+	}
+	p.pools.Apply(s.pools)
+	p.admission.set(s.Config.Limits)
+	p.current.Store(s)
+	p.metrics.snapshots.Add(1)
+}
+
+// endpoint serves the requests of one route that have passed its plugs.
+func (p *Proxy) endpoint(rt *route) http.Handler {
+	plain := newForward(rt.endpoint, p.pickTarget(rt), p.log)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ws, problem := checkUpgrade(r)
+		switch {
+		case problem != nil:
+			p.refuse(rt, w, r, problem)
+		case ws:
+			p.open(rt, w, r)
+		case rt.endpoint.Route.HTTP && !rt.alone:
+			plain.ServeHTTP(w, r)
+		default:
+			p.refuse(rt, w, r, checkWebSocketOnly(r))
+		}
+	})
+}
+
+// pickTarget connects plain requests with the route's pool.
+func (p *Proxy) pickTarget(rt *route) pickTarget {
+	return func(r *http.Request, uri string) (*url.URL, http.RoundTripper, func(), error) {
+		pool := p.pools.Get(rt.upstream)
+		if pool == nil {
+			return nil, nil, nil, errNoPool
+		}
+		info := plug.From(r)
+		return pool.PickHTTP(&upstream.HTTPRequest{
+			RequestURI: uri, Host: r.Host, Header: r.Header, ID: info.ID, IP: info.ClientIP.String(),
+		})
+	}
+}
+
+// ServeHTTP is the front door: it serves one request by the configuration
+// in force. Listeners of the configuration use it; an embedder may mount it.
+// The sessions that it opens need Run.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	(&Door{Table: func() *Table { return p.current.Load().table }, Log: p.log}).ServeHTTP(w, r)
+}
+
+// Config returns the configuration in force.
+func (p *Proxy) Config() *config.Config { return p.current.Load().Config }
+
+// Snapshot returns the compiled configuration in force.
+func (p *Proxy) Snapshot() *Snapshot { return p.current.Load() }
+
+// Tree returns the supervision tree.
+func (p *Proxy) Tree() *supervisor.Tree { return p.tree }
+
+// Pools returns the upstream pools.
+func (p *Proxy) Pools() *upstream.Pools { return p.pools }
+
+// Ready reports whether new clients are welcome: not while starting or
+// draining.
+func (p *Proxy) Ready() bool { return p.phase.Load() == ready }
+
+// Sessions returns the living sessions, in no order.
+func (p *Proxy) Sessions() []*Session { return p.registry.all() }
+
+// Session returns a living session by its key, or nil.
+func (p *Proxy) Session(key string) *Session { return p.registry.get(key) }
+
+// Addrs returns the addresses of the bound listeners, in the order of the
+// configuration.
+func (p *Proxy) Addrs() []net.Addr {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	addrs := make([]net.Addr, len(p.listeners))
+	for i, l := range p.listeners {
+		addrs[i] = l.Addr()
+	}
+	return addrs
+}
+
+// Listen binds the configured addresses. Run does it where it was not done.
+func (p *Proxy) Listen(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	cfg := p.Config()
+	for _, c := range cfg.Listeners[len(p.listeners):] {
+		l, err := Listen(ctx, c, cfg.Limits, p, p.log)
+		if err != nil {
+			for _, l := range p.listeners {
+				l.Close()
+			}
+			p.listeners = nil
+			return cfg.Locate(config.Within(c.KeyPath, err))
+		}
+		p.listeners = append(p.listeners, l)
+	}
+	return nil
+}
+
+// Reload puts another configuration into force. Running sessions keep the
+// policy of their route; listeners' addresses, admin and supervisor settings
+// stay as they were. After an error everything is as before.
+func (p *Proxy) Reload(cfg *config.Config) error {
+	err := p.reload(cfg)
+	if err != nil {
+		p.metrics.reloads.WithLabelValues("failed").Inc()
+		return err
+	}
+	p.metrics.reloads.WithLabelValues("ok").Inc()
+	return nil
+}
+
+func (p *Proxy) reload(cfg *config.Config) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	snapshot, err := compile(cfg, p.options.Handlers, p.plugs, p.metrics)
+	if err != nil {
+		return cfg.Locate(err)
+	}
+	byAddress := make(map[string]config.Listener)
+	for _, c := range cfg.Listeners {
+		byAddress[c.Address] = c
+	}
+	for _, l := range p.listeners {
+		c, ok := byAddress[l.address]
+		if !ok {
+			p.log.Warn("a listener's address changes only with a restart", zap.String("listener", l.address))
+			continue
+		}
+		delete(byAddress, l.address)
+		if err := l.Reload(c); err != nil {
+			return cfg.Locate(config.Within(c.KeyPath, err))
+		}
+	}
+	for address := range byAddress {
+		p.log.Warn("a listener's address changes only with a restart", zap.String("listener", address))
+	}
+	p.install(snapshot)
+	return nil
+}
+
+// Run serves until ctx ends, then drains: readiness fails, shutdown.delay
+// passes, the listeners refuse, sessions are closed with 1012, spread over
+// shutdown.drain. It returns when all that has been started has ended.
+func (p *Proxy) Run(ctx context.Context) error {
+	if err := p.Listen(ctx); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	listeners := p.listeners
+	p.mu.Unlock()
+	for _, l := range listeners {
+		if _, err := p.tree.AddListener(l); err != nil {
+			return fmt.Errorf("start %s: %w", l, err)
+		}
+	}
+	treeCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- p.tree.Serve(treeCtx) }()
+	p.phase.CompareAndSwap(starting, ready)
+	select {
+	case <-ctx.Done():
+		p.drain(listeners, ended)
+	case <-p.abort:
+	case err := <-ended:
+		return errors.Join(errors.New("supervision tree ended by itself"), err)
+	}
+	p.phase.Store(draining)
+	stop()
+	return <-ended
+}
+
+// Abort ends a Run without waiting for its drain.
+func (p *Proxy) Abort() { p.aborting.Do(func() { close(p.abort) }) }

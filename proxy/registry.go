@@ -1,0 +1,73 @@
+package proxy
+
+import "sync"
+
+// registry knows every living session.
+type registry struct {
+	mu       sync.Mutex
+	sessions map[string]*Session
+	// empty is closed when the last session has gone, once somebody waits.
+	empty chan struct{}
+}
+
+func newRegistry() *registry { return &registry{sessions: make(map[string]*Session)} }
+
+func (r *registry) add(s *Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sessions[s.key] = s
+}
+
+// remove forgets a session and adds what it counted to its route's totals,
+// in one step, so that no scrape misses it or counts it twice.
+func (r *registry) remove(s *Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.sessions[s.key]; !ok {
+		return
+	}
+	delete(r.sessions, s.key)
+	s.route.count.absorb(s.link)
+	if len(r.sessions) == 0 && r.empty != nil {
+		close(r.empty)
+		r.empty = nil
+	}
+}
+
+func (r *registry) get(key string) *Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sessions[key]
+}
+
+// all returns the living sessions, in no order.
+func (r *registry) all() []*Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := make([]*Session, 0, len(r.sessions))
+	for _, s := range r.sessions {
+		list = append(list, s)
+	}
+	return list
+}
+
+func (r *registry) len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.sessions)
+}
+
+// emptied returns a channel that is closed when no session is left.
+func (r *registry) emptied() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.sessions) == 0 {
+		done := make(chan struct{})
+		close(done)
+		return done
+	}
+	if r.empty == nil {
+		r.empty = make(chan struct{})
+	}
+	return r.empty
+}

@@ -1,0 +1,277 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stentproxy/stent/proxy/frame"
+)
+
+// errOver stops a reader: the session's end is decided, or this side has
+// nothing more to say.
+var errOver = errors.New("over")
+
+// serveClient reads the client until the session ends.
+func (l *Link) serveClient() {
+	defer close(l.clientDone)
+	defer l.recovered(func(v any, stack []byte) {
+		l.End(End{Cause: Failed, Err: fmt.Errorf("panic while reading the client: %v\n%s", v, stack)})
+		l.client.conn.Close()
+	})
+	if err := l.readClient(); err != errOver {
+		l.clientEnded(err)
+	}
+	l.hold.reset()
+	l.up.pend.reset()
+	l.scratch[Client].reset()
+	l.drainClient()
+}
+
+// readClient moves the client's frames until it has nothing more to say.
+func (l *Link) readClient() error {
+	for {
+		until, err := l.clientTick()
+		if err != nil {
+			return err
+		}
+		if l.full() {
+			if err := l.rest(until); err != nil {
+				return err
+			}
+			continue
+		}
+		buf, n, err := l.client.read(until)
+		if err == errWake {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		rest, err := l.fromClient(buf.b[:n])
+		l.client.consumed(buf, rest)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// clientTick does what is due beside reading, and returns when to be woken
+// for it again.
+func (l *Link) clientTick() (instant, error) {
+	select {
+	case <-l.done:
+		return 0, errOver
+	default:
+	}
+	if up := l.current(); up != nil && up != l.fed {
+		l.feed(up)
+	}
+	t := now()
+	next, silent := l.client.keepalive(l.Policy.Keepalive, t)
+	if silent {
+		l.End(End{Cause: ClientSilent})
+		return 0, errOver
+	}
+	if d := l.Policy.Timeouts.Idle; d > 0 {
+		due := instant(l.last.Load()).add(d)
+		if t >= due {
+			l.End(End{Cause: Idle})
+			return 0, errOver
+		}
+		next = earliest(next, due)
+	}
+	if d := l.Policy.Timeouts.Lifetime; d > 0 {
+		due := l.opened.add(d)
+		if t >= due {
+			l.End(End{Cause: Lifetime})
+			return 0, errOver
+		}
+		next = earliest(next, due)
+	}
+	return next, nil
+}
+
+// fromClient handles one chunk and returns its unconsumed rest.
+func (l *Link) fromClient(b []byte) ([]byte, error) {
+	t := instant(l.client.heard.Load())
+	for len(b) > 0 {
+		st, err := l.up.next(b, t)
+		if len(st.out) > 0 {
+			if err := l.toUpstream(st.out, st.mark, st.piece); err != nil {
+				return b[st.n:], err
+			}
+		}
+		if st.message != nil {
+			if err := l.message(Client, st.message); err != nil {
+				return b[st.n:], err
+			}
+		}
+		if st.control != nil {
+			if err := l.clientControl(st.control); err != nil {
+				return b[st.n:], err
+			}
+		}
+		if err != nil {
+			l.clientBroke(err)
+			return nil, errOver
+		}
+		if st.wait > 0 {
+			if err := l.pause(st.wait); err != nil {
+				return b[st.n:], err
+			}
+		}
+		if st.n == 0 {
+			return b, nil
+		}
+		b = b[st.n:]
+	}
+	return nil, nil
+}
+
+// pause stops reading while a rate is above its limit.
+func (l *Link) pause(d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-l.done:
+		return errOver
+	}
+}
+
+// clientControl acts on one control frame of the client.
+func (l *Link) clientControl(raw []byte) error {
+	c := parseControl(raw)
+	switch c.op {
+	case frame.Ping:
+		l.Counters[Client].Pings.Add(1)
+		if l.Policy.Assemble || !l.forwardPing(l.current(), raw, c.payload()) {
+			l.client.inject(frame.Pong, c.payload())
+		}
+	case frame.Pong:
+		l.pong(l.client, l.current(), raw, c.payload())
+	case frame.Close:
+		return l.clientClosed(c.payload())
+	}
+	return nil
+}
+
+// clientClosed hands the client's close frame on at once.
+func (l *Link) clientClosed(payload []byte) error {
+	code, reason, err := frame.ParseClose(payload)
+	if err != nil {
+		l.clientBroke(err)
+		return errOver
+	}
+	if l.Policy.Assemble && !utf8.Valid(reason) {
+		l.clientBroke(frame.ErrUTF8)
+		return errOver
+	}
+	end := End{Cause: ClientClosed, Code: code, Reason: string(reason)}
+	fare := &farewell{cause: ClientClosed, payload: append([]byte(nil), payload...)}
+	l.leave(fare, end, func(up *leg) { up.closeWith(payload, false) })
+	return errOver
+}
+
+// clientBroke ends the session of a client that broke a rule.
+func (l *Link) clientBroke(err error) {
+	cause, fe := Failed, (*frame.Error)(nil)
+	if errors.As(err, &fe) {
+		cause = causeOf(fe)
+	}
+	end := End{Cause: cause, Err: err}
+	if cause != ClientProtocol {
+		l.End(end)
+		return
+	}
+	l.leave(&farewell{cause: cause}, end, func(up *leg) { up.close(l.Policy.Rules[cause].Upstream, "", false) })
+}
+
+// causeOf maps a break to its row of the close table.
+func causeOf(err *frame.Error) Cause {
+	switch err.Code {
+	case frame.CodeTooBig:
+		return TooBig
+	case frame.CodeInvalid:
+		return InvalidText
+	case errOverLimit.Code:
+		return OverLimit
+	default:
+		return ClientProtocol
+	}
+}
+
+// clientEnded is called when the client's connection has ended without a
+// close frame. A client that only stopped sending still gets what the
+// upstream answers.
+func (l *Link) clientEnded(err error) {
+	end := End{Cause: ClientGone, Err: err}
+	if !errors.Is(err, io.EOF) {
+		l.End(end)
+		return
+	}
+	l.leave(&farewell{cause: ClientGone}, end, func(up *leg) { up.close(codeGoingAway, "", false) })
+}
+
+// leave begins a farewell: the upstream is told, and Run relays what it
+// still says. Without an upstream the session ends at once.
+func (l *Link) leave(fare *farewell, end End, tell func(*leg)) {
+	l.mu.Lock()
+	up := l.upstream
+	if up == nil || up.failed || l.end != nil {
+		if l.farewell == nil {
+			l.farewell = fare
+		}
+		l.mu.Unlock()
+		l.End(end)
+		return
+	}
+	fare.end = end
+	fare.until = now().add(l.Policy.Timeouts.Close)
+	l.farewell = fare
+	l.mu.Unlock()
+	up.hurry(fare.until)
+	tell(up)
+	up.wake()
+}
+
+// drainClient waits until the close frames are out and then reads the
+// client to its own, so that closing the socket does not reset what it has
+// not read yet.
+func (l *Link) drainClient() {
+	<-l.ending
+	l.mu.Lock()
+	end, closeBy, fare := l.end, l.closeBy, l.farewell
+	l.mu.Unlock()
+	if fare != nil && fare.cause != ClientProtocol {
+		return // it has said its last word
+	}
+	switch end.Cause {
+	case ClientSilent, ClientStalled, ClientGone:
+		return // there is nobody to wait for
+	}
+	parse := end.Cause != ClientProtocol
+	for now() < closeBy {
+		buf, n, err := l.client.read(closeBy)
+		if err == errWake {
+			continue
+		}
+		if err != nil {
+			return
+		}
+		rest, closed := buf.b[:n], false
+		if parse {
+			rest, closed, parse = l.up.skip(rest)
+		} else {
+			rest = nil
+		}
+		l.client.consumed(buf, rest)
+		if closed {
+			return
+		}
+	}
+}

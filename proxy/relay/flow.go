@@ -1,0 +1,243 @@
+package relay
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/stentproxy/stent/proxy/frame"
+)
+
+// errOverLimit ends a session whose on_limit is close.
+var errOverLimit = &frame.Error{Code: 1008, Reason: "rate limit"}
+
+// flow is the state of one direction of a session, without I/O: bytes in,
+// steps out. It decides what may go on as it stands, what has to wait until
+// its message is whole, and what needs somebody's decision.
+type flow struct {
+	scan frame.Scanner
+	// whole is the payload up to which messages are gathered; 0 passes every
+	// byte on as it comes. Where messages are assembled all are gathered.
+	whole    int64
+	assemble bool
+	limit    *limiter
+	count    *Counters
+	sizes    *Sizes
+	last     *atomic.Int64 // instant of the last message, either way
+
+	pend     gathered // the start of a message that is not whole yet
+	cutting  bool     // the current message is too large to gather
+	dropping bool     // the current message is over the rate
+	spent    bool     // pend was the last step's and is done with
+}
+
+// step is what flow.next found in a prefix of its input. At most one of
+// control and message is set; out comes before it.
+type step struct {
+	n       int           // bytes consumed
+	out     []byte        // goes on as it stands
+	mark    mark          // the boundaries in out
+	piece   bool          // out is a piece of one large message
+	control []byte        // a whole control frame, as it came
+	message []byte        // the frames of one whole message, as they came
+	wait    time.Duration // the rate asks for a pause behind all this
+}
+
+// gathers reports whether messages wait until they are whole.
+func (f *flow) gathers() bool { return f.assemble || f.whole > 0 }
+
+// next consumes a prefix of b. A step that consumed nothing asks for more
+// bytes. An error is a *frame.Error and stands behind the step. The step's
+// slices are valid until the next call and may lie in b.
+//
+// Whatever needs more than passing on (a control frame, a message under a
+// rate, one too large to gather) stands at the start of a step, so next
+// scans on only while it does not.
+func (f *flow) next(b []byte, t instant) (step, error) {
+	if f.spent {
+		f.pend.reset()
+		f.spent = false
+	}
+	st := step{mark: noMark}
+	pos, done := 0, 0 // b[:done] may go on, b[done:pos] is gathered
+	for {
+		before := f.scan
+		ev, n, err := f.scan.Next(b[pos:])
+		if err != nil || ev == frame.More {
+			return f.rest(st, b, pos, done), err
+		}
+		large := f.large(ev, f.pend.len()+pos-done+n)
+		if pos > 0 && (large || f.special(ev)) {
+			f.scan = before
+			return f.rest(st, b, pos, done), nil
+		}
+		if ev == frame.Control {
+			st.control, st.n = b[:n], n
+			return st, nil
+		}
+		if f.scan.First() {
+			if err := f.admit(t); err != nil {
+				return st, err
+			}
+		}
+		if ev == frame.Final {
+			f.ended(t)
+		}
+		pos += n
+		switch {
+		case f.dropping:
+			f.dropping = ev != frame.Final
+			st.n = pos
+			return st, nil
+		case large && f.assemble:
+			return st, frame.ErrTooBig
+		case large:
+			f.cutting = true
+			if f.pend.len() > 0 {
+				f.pend.append(b[:pos])
+				f.spent = true
+				st.out, st.n, st.piece = f.pend.bytes(), pos, true
+				f.boundary(&st, len(st.out))
+				f.cutting = ev != frame.Final
+				return st, nil
+			}
+			fallthrough
+		case f.cutting, !f.gathers():
+			done = pos
+			f.boundary(&st, pos)
+			st.piece = f.cutting
+			if f.cutting && ev == frame.Final {
+				f.cutting = false
+				return f.rest(st, b, pos, done), nil
+			}
+		case ev == frame.Final && f.pend.len() > 0:
+			f.pend.append(b[:pos])
+			f.spent = true
+			f.complete(&st, f.pend.bytes(), pos)
+			return st, nil
+		case ev == frame.Final && f.assemble:
+			f.complete(&st, b[:pos], pos)
+			return st, nil
+		case ev == frame.Final:
+			done = pos
+			st.mark = mark{pos, pos}
+		}
+		if ev == frame.Final && f.limit != nil {
+			return f.rest(st, b, pos, done), nil
+		}
+	}
+}
+
+// special reports whether what the scanner found has to start a step.
+func (f *flow) special(ev frame.Event) bool {
+	return ev == frame.Control || f.limit != nil && f.scan.First()
+}
+
+// large reports whether the current message is too large to gather, now
+// that wire bytes of it would be held. Fragments of a few bytes each, or of
+// none, must not hold more memory than the messages they make.
+func (f *flow) large(ev frame.Event, wire int) bool {
+	switch {
+	case ev == frame.Control || f.cutting || f.dropping:
+		return false
+	case f.assemble:
+		return f.scan.Limit > 0 && int64(wire) > 2*f.scan.Limit+largeBuffer
+	default:
+		return f.whole > 0 && (f.scan.Size() > f.whole || int64(wire) > 2*f.whole+smallBuffer)
+	}
+}
+
+// rest ends a step behind pos: b[:done] goes on, the start of a message
+// behind it is gathered.
+func (f *flow) rest(st step, b []byte, pos, done int) step {
+	st.out, st.n = b[:done], pos
+	f.pend.append(b[done:pos])
+	if f.limit != nil && f.scan.AtMessage() && f.limit.onLimit == Slow {
+		if st.wait = f.limit.wait(now()); st.wait > 0 {
+			f.count.Limited.Add(1)
+		}
+	}
+	return st
+}
+
+// complete ends a step with one whole message.
+func (f *flow) complete(st *step, frames []byte, n int) {
+	*st = f.rest(*st, nil, 0, 0)
+	st.n = n
+	if f.assemble {
+		st.message = frames
+	} else {
+		st.out, st.mark = frames, mark{len(frames), len(frames)}
+	}
+}
+
+// boundary notes that the scanner stands behind n bytes of the step's out.
+func (f *flow) boundary(st *step, n int) {
+	if f.scan.AtFrame() {
+		st.mark.frame = n
+	}
+	if f.scan.AtMessage() {
+		st.mark.message = n
+	}
+}
+
+// admit asks the rate for the message that just began.
+func (f *flow) admit(t instant) error {
+	if f.limit == nil {
+		return nil
+	}
+	if f.limit.onLimit != Slow && f.limit.wait(t) > 0 {
+		f.count.Limited.Add(1)
+		if f.limit.onLimit == CloseSession {
+			return errOverLimit
+		}
+		f.dropping = true
+		return nil
+	}
+	f.limit.message(t)
+	return nil
+}
+
+// ended counts the message that just became complete.
+func (f *flow) ended(t instant) {
+	size := f.scan.Size()
+	if f.dropping {
+		return
+	}
+	if f.limit != nil {
+		f.limit.payload(t, size)
+	}
+	if f.scan.Type() == frame.Text {
+		f.count.Text.Add(1)
+	} else {
+		f.count.Binary.Add(1)
+	}
+	f.count.Bytes.Add(uint64(size))
+	if f.sizes != nil {
+		f.sizes.observe(size)
+	}
+	f.last.Store(int64(t))
+}
+
+// reset forgets a stream that is gone, so that another can follow.
+func (f *flow) reset() {
+	f.pend.reset()
+	f.spent, f.cutting, f.dropping = false, false, false
+	f.scan = frame.Scanner{Masked: f.scan.Masked, Rsv: f.scan.Rsv, Limit: f.scan.Limit}
+}
+
+// skip consumes frames unseen and reports whether a close frame is among
+// them, and whether the stream can still be read.
+func (f *flow) skip(b []byte) (rest []byte, closed, whole bool) {
+	for {
+		ev, n, err := f.scan.Next(b)
+		switch {
+		case err != nil:
+			return nil, false, false
+		case ev == frame.More:
+			return b, false, true
+		case ev == frame.Control && f.scan.Header().Opcode == frame.Close:
+			return nil, true, true
+		}
+		b = b[n:]
+	}
+}

@@ -1,0 +1,562 @@
+package relay
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/stentproxy/stent/proxy/frame"
+)
+
+var (
+	// errWake interrupts a read: there is something else to do.
+	errWake = errors.New("woken")
+	// errClosed refuses a write behind our own close frame.
+	errClosed = errors.New("leg is closing")
+	// errPushFull refuses a push to a peer that does not take what is there.
+	errPushFull = errors.New("push queue is full")
+)
+
+// maxPushes bounds what may wait for a message boundary on one leg, in
+// bytes.
+const maxPushes = 1 << 20
+
+// leg is one connection of a session. One goroutine reads it; any may
+// write, one at a time.
+type leg struct {
+	// static
+	conn    net.Conn
+	raw     syscall.RawConn // nil: conn has no descriptor of its own
+	masked  bool            // what is written is masked: the leg is an upstream
+	stall   time.Duration   // how long a write may take nothing
+	deflate bool            // permessage-deflate is ours on this leg
+
+	// owned by the reader
+	carry    gathered // bytes read and not consumed yet
+	fresh    bool     // carry has not been looked at
+	large    bool     // the last chunk filled its buffer
+	readRaw  func(fd uintptr) bool
+	chunk    *buffer
+	n        int
+	readErr  error
+	deadline instant // the armed read deadline; 0 is none
+
+	heard atomic.Int64  // instant of the last chunk
+	woken atomic.Bool   // the reader is to look up
+	kick  chan struct{} // the same for a reader that rests
+
+	wmu sync.Mutex
+	// guarded by wmu
+	atFrame, atMessage bool    // where the stream that was written stands
+	closed             bool    // our close frame is out; nothing follows
+	broken             bool    // a write failed; the stream is cut
+	armed              instant // when the write deadline was last set
+
+	pending atomic.Bool // something below waits to be written
+	mu      sync.Mutex
+	// guarded by mu
+	controls []byte // frames that wait for a frame boundary
+	messages []byte // frames that wait for a message boundary
+	closing  []byte // our close frame
+	polite   bool   // closing waits for a message boundary
+	pings    pings
+
+	// guarded by the link's mu, of an upstream
+	moving bool    // it is being left on purpose
+	failed bool    // a write to it failed: what it said is still read
+	stuck  bool    // it took no data within the write timeout
+	readBy instant // when to stop reading a failed or left one
+}
+
+// newLeg wraps conn. Early are bytes of its stream that were read already.
+func newLeg(conn net.Conn, early []byte, side Side, p *Policy) *leg {
+	l := &leg{conn: conn, masked: side == Upstream, stall: p.Timeouts.Write,
+		atFrame: true, atMessage: true, kick: make(chan struct{}, 1)}
+	if sc, ok := conn.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			l.raw, l.readRaw = raw, l.readReady
+		}
+	}
+	if len(early) > 0 {
+		l.carry.append(early)
+		l.fresh = true
+	}
+	l.heard.Store(int64(now()))
+	return l
+}
+
+// keepalive pings a peer that was silent for the interval and has no
+// forwarded ping to answer, which would prove as much. It returns when to
+// look again (0 is never), and whether the peer has been silent too long.
+func (l *leg) keepalive(k Keepalive, t instant) (next instant, silent bool) {
+	if k.Interval <= 0 {
+		return 0, false
+	}
+	due := instant(l.heard.Load()).add(k.Interval)
+	if t < due {
+		return due, false
+	}
+	l.mu.Lock()
+	asked := l.pings.at
+	waiting := l.pings.waiting()
+	switch {
+	case asked >= due: // our ping is out and nothing has come since
+	case waiting:
+		asked = due // the forwarded ping stands for ours
+	default:
+		asked = t
+	}
+	var payload []byte
+	if asked == t && !waiting {
+		payload = l.pings.ping(t)
+	}
+	l.mu.Unlock()
+	if payload != nil {
+		l.inject(frame.Ping, payload)
+	}
+	if over := asked.add(k.Timeout); t < over {
+		return over, false
+	}
+	return 0, true
+}
+
+// wake makes the reader look up: its read, or the next, returns errWake.
+func (l *leg) wake() {
+	l.woken.Store(true)
+	select {
+	case l.kick <- struct{}{}:
+	default:
+	}
+	l.conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// read returns the next chunk: what was left of the last one with what has
+// come since. While there is nothing, no buffer is held on a plain socket.
+// The caller gives the buffer back with consumed. It returns errWake when
+// woken, or at the instant until (0 is never).
+func (l *leg) read(until instant) (*buffer, int, error) {
+	if l.fresh {
+		l.fresh = false
+		buf := getBuffer(l.carry.len())
+		n := copy(buf.b, l.carry.bytes())
+		l.carry.reset()
+		return buf, n, nil
+	}
+	if l.woken.Swap(false) {
+		l.deadline = -1
+		return nil, 0, errWake
+	}
+	if l.deadline != until {
+		if err := l.setReadDeadline(until); err != nil {
+			return nil, 0, err
+		}
+		if l.woken.Swap(false) {
+			l.deadline = -1
+			return nil, 0, errWake
+		}
+	}
+	buf, n, err := l.wait()
+	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			l.deadline = -1
+			l.woken.Store(false)
+			return nil, 0, errWake
+		}
+		return nil, 0, err
+	}
+	l.large = n == len(buf.b) || l.large && n > smallBuffer
+	l.heard.Store(int64(now()))
+	return buf, n, nil
+}
+
+func (l *leg) setReadDeadline(until instant) error {
+	l.deadline = until
+	if until == 0 {
+		return l.conn.SetReadDeadline(time.Time{})
+	}
+	return l.conn.SetReadDeadline(until.time())
+}
+
+// wait blocks until bytes are there and reads them behind the carry.
+func (l *leg) wait() (*buffer, int, error) {
+	if l.raw != nil {
+		if err := l.raw.Read(l.readRaw); err != nil {
+			return nil, 0, err
+		}
+		buf, n, err := l.chunk, l.n, l.readErr
+		l.chunk, l.readErr = nil, nil
+		return buf, n, err
+	}
+	// A connection without a descriptor, such as TLS: wait with one byte on
+	// the carry, so that the buffer is taken only when data is in hand.
+	if l.carry.len() == 0 {
+		var one [1]byte
+		if n, err := l.conn.Read(one[:]); n == 0 {
+			return nil, 0, noEOF(err)
+		}
+		l.carry.append(one[:])
+	}
+	buf := l.nextBuffer()
+	off := copy(buf.b, l.carry.bytes())
+	n, err := l.conn.Read(buf.b[off:])
+	if n == 0 {
+		buf.release()
+		return nil, 0, noEOF(err)
+	}
+	l.carry.reset()
+	return buf, off + n, nil
+}
+
+func noEOF(err error) error {
+	if err == nil {
+		return io.ErrNoProgress
+	}
+	return err
+}
+
+func (l *leg) nextBuffer() *buffer {
+	size := smallBuffer
+	if l.large {
+		size = largeBuffer
+	}
+	// The carry is less than a header or a control frame, but for early
+	// bytes; there has to be room behind it.
+	return getBuffer(max(size, l.carry.len()+smallBuffer/2))
+}
+
+// consumed takes a chunk's unconsumed rest back and releases the buffer.
+func (l *leg) consumed(buf *buffer, rest []byte) {
+	l.carry.append(rest)
+	buf.release()
+}
+
+// mark says where a span of bytes has its last boundaries: the offset
+// behind the last frame's and the last message's end, or -1 for none.
+type mark struct{ frame, message int }
+
+var noMark = mark{-1, -1}
+
+// write writes p, whose last boundaries m names, and whatever waits for a
+// boundary. It returns how many bytes of p the socket took.
+func (l *leg) write(p []byte, m mark) (int, error) {
+	l.wmu.Lock()
+	n, err := l.writeLocked(p, m)
+	l.wmu.Unlock()
+	if l.pending.Load() {
+		l.flush()
+	}
+	return n, err
+}
+
+func (l *leg) writeLocked(p []byte, m mark) (int, error) {
+	if !l.pending.Load() {
+		return l.send(p, m)
+	}
+	if err := l.flushLocked(); err != nil {
+		return 0, err
+	}
+	// Close frames, pings and pushes wait for a boundary; a span may hold
+	// the only one for long.
+	n := 0
+	if at := l.wanted(m); at > 0 && at < len(p) {
+		var err error
+		if n, err = l.send(p[:at], m.before(at)); err != nil {
+			return n, err
+		}
+		if err := l.flushLocked(); err != nil {
+			return n, err
+		}
+	}
+	k, err := l.send(p[n:], m.after(n))
+	return n + k, err
+}
+
+// wanted returns the boundary in a span that something waits for, or 0.
+func (l *leg) wanted(m mark) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case len(l.controls) > 0, len(l.closing) > 0 && !l.polite:
+		return m.frame
+	case len(l.messages) > 0, len(l.closing) > 0:
+		return m.message
+	}
+	return 0
+}
+
+// before and after cut a mark at an offset that is one of its boundaries.
+func (m mark) before(at int) mark {
+	b := mark{at, -1}
+	if m.message >= at {
+		b.message = at
+	}
+	return b
+}
+
+func (m mark) after(at int) mark {
+	a := noMark
+	if m.frame > at {
+		a.frame = m.frame - at
+	}
+	if m.message > at {
+		a.message = m.message - at
+	}
+	return a
+}
+
+// send writes p and moves the boundary state. The write deadline is set
+// anew only when a quarter of the stall time has passed since it last was,
+// so that a busy leg pays for it rarely.
+func (l *leg) send(p []byte, m mark) (int, error) {
+	if l.closed {
+		return 0, errClosed
+	}
+	if l.broken {
+		return 0, net.ErrClosed
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if l.stall > 0 {
+		if t := now(); l.armed == 0 || t > l.armed.add(l.stall/4) {
+			l.armed = t
+			l.conn.SetWriteDeadline(t.add(l.stall + l.stall/4).time())
+		}
+	}
+	n, err := l.conn.Write(p)
+	if err != nil {
+		l.broken = true
+		l.atFrame, l.atMessage = false, false
+		return n, err
+	}
+	l.atFrame = m.frame == len(p)
+	l.atMessage = m.message == len(p)
+	return n, nil
+}
+
+// control writes one control frame of the other side at once; the stream
+// stands at a frame boundary and stays inside its message, if it is in one.
+func (l *leg) control(p []byte) error {
+	l.wmu.Lock()
+	inside := l.atFrame && !l.atMessage
+	_, err := l.writeLocked(p, mark{len(p), len(p)})
+	if err == nil && inside && !l.closed {
+		l.atMessage = false
+	}
+	l.wmu.Unlock()
+	if l.pending.Load() {
+		l.flush()
+	}
+	return err
+}
+
+// inject queues one control frame of our own and writes it as soon as the
+// stream stands between two frames.
+func (l *leg) inject(op frame.Opcode, payload []byte) {
+	l.mu.Lock()
+	// One frame of each kind at a time is all that we ever owe, but a peer
+	// can ask for pongs faster than it takes them.
+	if len(l.controls) < 4*(frame.MaxControl+frame.MaxHeader) {
+		l.controls = appendFrame(l.controls, op, payload, l.masked, 0)
+	}
+	l.pending.Store(true)
+	l.mu.Unlock()
+	l.flush()
+}
+
+// push queues a whole message of our own and writes it as soon as the
+// stream stands between two messages.
+func (l *leg) push(frames []byte) error {
+	l.mu.Lock()
+	if len(l.closing) > 0 {
+		l.mu.Unlock()
+		return errClosed
+	}
+	if len(l.messages)+len(frames) > maxPushes && len(l.messages) > 0 {
+		l.mu.Unlock()
+		return errPushFull
+	}
+	l.messages = append(l.messages, frames...)
+	l.pending.Store(true)
+	l.mu.Unlock()
+	l.flush()
+	return nil
+}
+
+// close queues our close frame; the first one counts. A polite one waits
+// for a message boundary, others for a frame's.
+func (l *leg) close(code int, reason string, polite bool) {
+	var body [frame.MaxControl]byte
+	l.closeWith(frame.AppendClose(body[:0], code, reason), polite)
+}
+
+// closeWith is close with a payload that is already there.
+func (l *leg) closeWith(payload []byte, polite bool) {
+	l.mu.Lock()
+	if len(l.closing) == 0 {
+		l.closing = appendFrame(nil, frame.Close, payload, l.masked, 0)
+		l.polite = polite
+	} else if !polite {
+		l.polite = false
+	}
+	l.pending.Store(true)
+	l.mu.Unlock()
+	l.flush()
+}
+
+// flush writes what waits, unless another goroutine is writing: that one
+// will, before or right after it lets go.
+func (l *leg) flush() {
+	for l.pending.Load() && l.wmu.TryLock() {
+		l.flushLocked()
+		stuck := !l.canFlush()
+		l.wmu.Unlock()
+		if stuck {
+			return
+		}
+	}
+}
+
+// canFlush reports whether something that waits could be written now.
+func (l *leg) canFlush() bool {
+	if l.closed || l.broken || !l.pending.Load() {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.atFrame && (len(l.controls) > 0 || len(l.closing) > 0 && !l.polite) ||
+		l.atMessage && (len(l.messages) > 0 || len(l.closing) > 0)
+}
+
+// flushLocked writes what the current boundary allows: control frames, then
+// messages, then the close frame, after which nothing follows.
+func (l *leg) flushLocked() error {
+	if l.closed {
+		return errClosed
+	}
+	l.mu.Lock()
+	var out []byte
+	last := false
+	atMessage := l.atMessage
+	if l.atFrame {
+		out, l.controls = l.controls, nil
+		if l.atMessage {
+			if len(out) == 0 {
+				out = l.messages
+			} else {
+				out = append(out, l.messages...)
+			}
+			l.messages = nil
+		}
+		if len(l.closing) > 0 && (l.atMessage || !l.polite) {
+			out = append(out, l.closing...)
+			last = true
+		}
+	}
+	if last || len(l.controls)+len(l.messages)+len(l.closing) == 0 {
+		l.pending.Store(false)
+	}
+	l.mu.Unlock()
+	if len(out) == 0 {
+		return nil
+	}
+	_, err := l.send(out, mark{len(out), len(out)})
+	if err == nil {
+		l.atMessage = atMessage
+	}
+	if last {
+		l.closed = true
+	}
+	if err == nil && last {
+		err = errClosed
+	}
+	return err
+}
+
+// said reports whether our close frame is out.
+func (l *leg) said() bool {
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	return l.closed
+}
+
+// insideMessage reports whether the stream that was written stands inside a
+// message.
+func (l *leg) insideMessage() bool {
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	return !l.atMessage
+}
+
+// limitWrites bounds all further writes, so that the end of a session does
+// not wait for a peer that takes nothing.
+func (l *leg) limitWrites(d time.Duration) {
+	l.hurry(now().add(d))
+	l.wmu.Lock()
+	l.stall, l.armed = d, 0
+	l.wmu.Unlock()
+}
+
+// atBoundary reports whether a close frame could be written now, or was.
+func (l *leg) atBoundary() bool {
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	return l.atFrame && !l.broken
+}
+
+// reset reports whether the peer has reset the connection, without reading
+// it. Connections without a descriptor can't tell.
+func (l *leg) reset() bool {
+	return l.raw != nil && hungUp(l.raw)
+}
+
+// hurry bounds a write that is under way, so that the end of a session does
+// not wait for a peer that takes nothing.
+func (l *leg) hurry(until instant) {
+	l.conn.SetWriteDeadline(until.time())
+}
+
+// closeWrite ends the stream that was written; the peer may still send.
+func (l *leg) closeWrite() {
+	if c, ok := l.conn.(interface{ CloseWrite() error }); ok {
+		c.CloseWrite()
+	}
+}
+
+// linger closes the connection after the peer has read our close frame:
+// closing a socket with unread data resets it, and a reset can overtake
+// what was sent before.
+func (l *leg) linger(until instant) {
+	defer l.conn.Close()
+	if !l.said() {
+		return
+	}
+	l.closeWrite()
+	for now() < until {
+		buf, _, err := l.read(until)
+		if err == errWake {
+			continue
+		}
+		if err != nil {
+			return
+		}
+		l.consumed(buf, nil)
+	}
+}
+
+// abort resets the connection: the peer must not take what it has for whole.
+func (l *leg) abort() {
+	conn := l.conn
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = t.NetConn()
+	}
+	if t, ok := conn.(interface{ SetLinger(int) error }); ok {
+		t.SetLinger(0)
+	}
+	conn.Close()
+}

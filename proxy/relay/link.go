@@ -1,0 +1,350 @@
+// Package relay moves frames between a client and its upstreams. A Link
+// owns the client's connection for the life of the session and is given one
+// upstream connection after another; it knows every frame's boundary, so it
+// can count, limit, answer and close, and change the upstream between two
+// messages.
+//
+// Two goroutines drive a Link: the client's reader, which the Link starts
+// and joins, and the caller of Run, which reads the upstream. Each writes
+// what it reads to the other side before it reads again: the sockets are the
+// only queue.
+package relay
+
+import (
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/stentproxy/stent/proxy/frame"
+)
+
+// Inspector looks at whole messages in message mode. Calls come from two
+// goroutines, one for each direction.
+type Inspector interface {
+	// Inspect says what happens to a message. Data is valid until it
+	// returns; a panic ends the session.
+	Inspect(from Side, t frame.Opcode, data []byte) Result
+}
+
+// Replayer repeats what a new upstream has to know, for a protocol that
+// the session understands.
+type Replayer interface {
+	// HandedOver is told of each client message that an upstream's socket
+	// has taken.
+	HandedOver(t frame.Opcode, data []byte)
+	// Replay returns the messages for a new upstream, the first excepted,
+	// and is called before any other client message goes there.
+	Replay() []Recorded
+}
+
+// Recorded is a message that is repeated.
+type Recorded struct {
+	Type frame.Opcode
+	Data []byte
+}
+
+// Session is what a Link needs to know of its session.
+type Session struct {
+	Policy    *Policy
+	Inspector Inspector // in message mode
+	Replayer  Replayer  // or nil
+	// Deflate says that permessage-deflate is terminated on the client's
+	// leg; see Agree.
+	Deflate bool
+	// Alone says that there is no upstream: the Inspector is the application.
+	Alone bool
+	Sizes [2]*Sizes // by Side; may be nil
+}
+
+// Link joins one client with one upstream at a time.
+type Link struct {
+	// static
+	Session
+	opened instant
+	done   chan struct{} // closed when the session's end is decided
+	ending chan struct{} // closed when its close frames are written
+
+	// Counters counts what each Side sent.
+	Counters [2]Counters
+	last     atomic.Int64 // instant of the last message
+	held     atomic.Int64 // bytes held, for the admin API
+
+	client     *leg
+	clientDone chan struct{}
+	strays     sync.WaitGroup // legs of former upstreams on their way out
+
+	// owned by the client's reader
+	up      flow
+	hold    gathered   // messages that no upstream has taken yet
+	holdEnd mark       // its boundaries
+	fed     *leg       // the upstream that has what the ones before it had
+	begun   bool       // an upstream has a part of the current client message
+	replay  recorder   // the first messages
+	scratch [2]scratch // by Side; [Upstream] is owned by Run
+
+	// owned by Run
+	down flow
+	busy bool // data is in hand
+
+	mu sync.Mutex
+	// guarded by mu
+	upstream *leg
+	attached int       // how many upstreams there have been
+	farewell *farewell // the client has nothing more to say
+	torn     bool      // an upstream was lost inside a client message
+	end      *End
+	closeBy  instant
+}
+
+// scratch is the memory for one side's message while it is looked at.
+type scratch struct{ plain, inflated, replay gathered }
+
+func (s *scratch) reset() {
+	s.plain.reset()
+	s.inflated.reset()
+	s.replay.reset()
+}
+
+// farewell is the time between the client's last word and the upstream's.
+type farewell struct {
+	cause   Cause
+	payload []byte // of the client's close frame
+	end     End
+	until   instant
+}
+
+// New returns a Link without connections.
+func New(s Session) *Link {
+	t := now()
+	l := &Link{Session: s, opened: t, done: make(chan struct{}), ending: make(chan struct{})}
+	l.last.Store(int64(t))
+	p := s.Policy
+	l.up = flow{assemble: p.Assemble, limit: newLimiter(p.Rate, t), count: &l.Counters[Client], sizes: s.Sizes[Client], last: &l.last}
+	l.up.scan = frame.Scanner{Masked: true, Limit: p.MessageSize}
+	l.down = flow{assemble: p.Assemble, count: &l.Counters[Upstream], sizes: s.Sizes[Upstream], last: &l.last}
+	l.down.scan = frame.Scanner{Limit: p.MessageSize}
+	if c := p.Continuity; c != nil {
+		l.up.whole, l.down.whole = c.Whole, c.Whole
+		l.replay = recorder{left: c.ReplayFirst, room: c.ReplayBytes}
+	}
+	return l
+}
+
+// Agree tells what the session's ends have agreed on: the reserved bits of
+// extensions between them, and whether permessage-deflate is terminated on
+// the client's leg. It is called before Start.
+func (l *Link) Agree(rsv uint8, deflate bool) {
+	l.Deflate = deflate
+	l.up.scan.Rsv, l.down.scan.Rsv = rsv, l.down.scan.Rsv|rsv
+	if deflate {
+		l.up.scan.Rsv = frame.Rsv1
+	}
+}
+
+// Start gives the Link its client's connection, with the bytes that were
+// read from it already, and starts reading. Finish joins the reader.
+func (l *Link) Start(conn net.Conn, early []byte) {
+	l.client = newLeg(conn, early, Client, l.Policy)
+	l.client.deflate = l.Deflate
+	l.clientDone = make(chan struct{})
+	go l.serveClient()
+}
+
+// Attach gives the Link an upstream's connection; deflate says that
+// permessage-deflate is terminated on it. It returns false, and leaves conn
+// to the caller, when the session has ended meanwhile.
+func (l *Link) Attach(conn net.Conn, early []byte, deflate bool) bool {
+	up := newLeg(conn, early, Upstream, l.Policy)
+	up.deflate = deflate
+	l.mu.Lock()
+	if l.end != nil {
+		l.mu.Unlock()
+		return false
+	}
+	l.upstream = up
+	l.attached++
+	again := l.attached > 1
+	l.mu.Unlock()
+	l.down.reset()
+	if l.Policy.Assemble {
+		l.down.scan.Rsv = 0
+		if deflate {
+			l.down.scan.Rsv = frame.Rsv1
+		}
+	}
+	if l.client != nil && (again || l.held.Load() > 0) {
+		l.client.wake()
+	}
+	return true
+}
+
+// Done is closed when the session's end is decided; Finish then carries it
+// out.
+func (l *Link) Done() <-chan struct{} { return l.done }
+
+// Ended returns the session's end, or nil while it lives.
+func (l *Link) Ended() *End {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.end
+}
+
+// Attached reports whether an upstream is attached.
+func (l *Link) Attached() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.upstream != nil
+}
+
+// Held is how many bytes of the client wait for an upstream.
+func (l *Link) Held() int64 { return l.held.Load() }
+
+// End decides the session's end, unless it is decided already. A code of 0
+// stands for the cause's own, as does an empty reason.
+func (l *Link) End(e End) {
+	rule := &l.Policy.Rules[e.Cause]
+	if e.Code == 0 {
+		e.Code = rule.Client
+	}
+	if e.Reason == "" && e.Code == rule.Client {
+		e.Reason = rule.Reason
+	}
+	l.mu.Lock()
+	if l.end != nil {
+		l.mu.Unlock()
+		return
+	}
+	l.end = &e
+	l.closeBy = now().add(l.Policy.Timeouts.Close)
+	closeBy, up := l.closeBy, l.upstream
+	close(l.done)
+	l.mu.Unlock()
+	for _, leg := range []*leg{l.client, up} {
+		if leg != nil {
+			leg.hurry(closeBy)
+			leg.wake()
+		}
+	}
+}
+
+// Move leaves the current upstream at a message boundary, politely: Run
+// relays what it still says and returns a Loss with LossMoved. It returns
+// false where there is nothing to leave.
+func (l *Link) Move() bool {
+	l.mu.Lock()
+	up := l.upstream
+	if up == nil || l.farewell != nil || l.end != nil || up.moving {
+		l.mu.Unlock()
+		return false
+	}
+	up.moving = true
+	l.mu.Unlock()
+	up.close(codeGoingAway, "", true)
+	up.wake()
+	return true
+}
+
+// codeGoingAway is the close code of an endpoint that leaves (RFC 6455
+// section 7.4.1).
+const codeGoingAway = 1001
+
+// Pushed is what became of a pushed message.
+type Pushed uint8
+
+// The values of Pushed.
+const (
+	Written Pushed = iota // it is on its way
+	Held                  // it waits for an upstream
+	Gone                  // the session, or that side of it, has ended
+	Full                  // that side does not take what waits already
+)
+
+// Push sends a message of our own to one side.
+func (l *Link) Push(to Side, t frame.Opcode, data []byte) Pushed {
+	l.mu.Lock()
+	leg, ended := l.client, l.end != nil || l.client == nil
+	if to == Upstream {
+		leg = l.upstream
+	}
+	l.mu.Unlock()
+	switch {
+	case ended || l.Alone && to == Upstream:
+		return Gone
+	case leg == nil:
+		return Gone
+	}
+	switch leg.push(encode(nil, t, data, to == Upstream, leg.deflate)) {
+	case nil:
+		return Written
+	case errPushFull:
+		return Full
+	default:
+		return Gone
+	}
+}
+
+// recovered ends the session when its goroutine panics, so that nothing
+// reaches the process.
+func (l *Link) recovered(onPanic func(v any, stack []byte)) {
+	if v := recover(); v != nil {
+		onPanic(v, debug.Stack())
+	}
+}
+
+// Finish carries the end out: both sides get the close frames of the table,
+// the client's reader is joined, all connections are closed. It returns
+// within timeouts.close.
+func (l *Link) Finish() End {
+	l.mu.Lock()
+	end, up, closeBy, fare := *l.end, l.upstream, l.closeBy, l.farewell
+	l.mu.Unlock()
+	rule := &l.Policy.Rules[end.Cause]
+	left := max(time.Millisecond, time.Duration(closeBy-now()))
+	if up != nil {
+		up.limitWrites(left)
+		if rule.Upstream != 0 {
+			up.close(rule.Upstream, "", false)
+		}
+	}
+	if l.client != nil {
+		l.closeClient(end, rule, fare, left)
+	}
+	close(l.ending)
+	if l.client != nil {
+		l.client.wake()
+		<-l.clientDone
+		l.client.conn.Close()
+	}
+	if up != nil {
+		up.linger(closeBy)
+	}
+	l.strays.Wait()
+	l.mu.Lock()
+	l.upstream = nil
+	l.mu.Unlock()
+	return end
+}
+
+func (l *Link) closeClient(end End, rule *Rule, fare *farewell, left time.Duration) {
+	c := l.client
+	c.limitWrites(left)
+	switch {
+	case rule.Abort:
+		c.abort()
+		return
+	case end.Cause == ClientClosed && fare != nil:
+		c.closeWith(fare.payload, false)
+	case end.Code != 0:
+		c.close(end.Code, end.Reason, false)
+	}
+	switch {
+	case end.Cause == ClientGone:
+	case !c.said():
+		c.abort() // inside a frame: a close frame can't be told from data
+	case end.Cause == ClientProtocol, end.Cause == TooBig, end.Cause == ClientSilent, end.Cause == ClientStalled:
+		// Its stream can't or won't be read to its close frame.
+		c.closeWrite()
+	}
+}

@@ -1,0 +1,323 @@
+package relay
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"github.com/stentproxy/stent/proxy/frame"
+)
+
+// Run relays what the attached upstream says until that upstream is lost or
+// the session's end is decided, and returns the Loss or nil. After a panic
+// in it Run may be called again and goes on with the same upstream, if its
+// stream is whole.
+func (l *Link) Run() *Loss {
+	l.mu.Lock()
+	up := l.upstream
+	l.mu.Unlock()
+	if up == nil {
+		return &Loss{Cause: LossPanic}
+	}
+	if l.busy {
+		// The last Run panicked with data in hand.
+		return l.lose(up, &Loss{Cause: LossPanic})
+	}
+	for {
+		until, loss, over := l.upstreamTick(up)
+		if over || loss != nil {
+			return l.lose(up, loss)
+		}
+		buf, n, err := up.read(until)
+		if err == errWake {
+			continue
+		}
+		if err != nil {
+			return l.lose(up, l.upstreamEnded(err))
+		}
+		l.busy = true
+		rest, loss, over := l.fromUpstream(up, buf.b[:n])
+		up.consumed(buf, rest)
+		l.busy = false
+		if over || loss != nil {
+			return l.lose(up, loss)
+		}
+	}
+}
+
+// Wait is Run for a session without an upstream.
+func (l *Link) Wait() { <-l.done }
+
+// upstreamTick does what is due beside reading. It returns when to be woken
+// for it again, and how this upstream ended if it did.
+func (l *Link) upstreamTick(up *leg) (next instant, loss *Loss, over bool) {
+	t := now()
+	l.mu.Lock()
+	end, fare, closeBy := l.end, l.farewell, l.closeBy
+	moving, stuck, readBy := up.moving, up.stuck, up.readBy
+	l.mu.Unlock()
+	if end != nil {
+		return l.untilBoundary(end, closeBy, t)
+	}
+	switch {
+	case fare != nil:
+		if t >= fare.until {
+			l.End(fare.end)
+			return 0, nil, true
+		}
+		next = fare.until
+	case stuck:
+		return 0, &Loss{Cause: LossStalled}, false
+	case readBy != 0:
+		if t >= readBy {
+			if moving {
+				return 0, &Loss{Cause: LossMoved}, false
+			}
+			return 0, l.upstreamEnded(errUnwritable), l.ended()
+		}
+		next = readBy
+	case moving && up.said():
+		l.mu.Lock()
+		up.readBy = t.add(l.Policy.Timeouts.Close)
+		next = up.readBy
+		l.mu.Unlock()
+	case moving:
+		next = t.add(movePoll) // a large message is on its way to it
+	}
+	due, silent := up.keepalive(l.Policy.Keepalive, t)
+	if silent {
+		if fare != nil {
+			l.End(fare.end)
+			return 0, nil, true
+		}
+		return 0, &Loss{Cause: LossSilent}, false
+	}
+	return earliest(next, due), nil, false
+}
+
+// movePoll is how often an upstream that is to be left is looked at while
+// it stands inside a message.
+const movePoll = 50 * time.Millisecond
+
+var errUnwritable = errors.New("upstream takes no more data")
+
+func (l *Link) ended() bool { return l.Ended() != nil }
+
+// untilBoundary goes on after the end is decided until the client's stream
+// stands between two frames, so that it can be told.
+func (l *Link) untilBoundary(end *End, closeBy, t instant) (instant, *Loss, bool) {
+	if l.Policy.Rules[end.Cause].Abort || end.Code == 0 || l.client == nil || l.client.atBoundary() || t >= closeBy {
+		return 0, nil, true
+	}
+	l.client.close(end.Code, end.Reason, false)
+	if l.client.said() {
+		return 0, nil, true
+	}
+	return closeBy, nil, false
+}
+
+// fromUpstream handles one chunk and returns its unconsumed rest.
+func (l *Link) fromUpstream(up *leg, b []byte) (rest []byte, loss *Loss, over bool) {
+	t := instant(up.heard.Load())
+	for len(b) > 0 {
+		st, err := l.down.next(b, t)
+		if len(st.out) > 0 && !l.toClient(up, st.out, st.mark) {
+			return nil, nil, true
+		}
+		if st.message != nil {
+			if err := l.message(Upstream, st.message); err != nil {
+				return nil, nil, true
+			}
+		}
+		if st.control != nil {
+			loss, over := l.upstreamControl(up, st.control)
+			if loss != nil || over {
+				return nil, loss, over
+			}
+		}
+		if err != nil {
+			loss, over := l.upstreamBroke(up, err)
+			return nil, loss, over
+		}
+		if st.n == 0 {
+			return b, nil, false
+		}
+		b = b[st.n:]
+	}
+	return nil, nil, false
+}
+
+// toClient writes to the client. It returns false when that is over.
+func (l *Link) toClient(up *leg, p []byte, m mark) bool {
+	_, err := l.client.write(p, m)
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, errClosed):
+		return false // our close frame is out; the end is decided
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		l.End(End{Cause: ClientStalled})
+		return false
+	}
+	l.clientUnwritable(up, err)
+	return false
+}
+
+// clientUnwritable waits for the client's reader, which may still find a
+// close frame before the end of the stream.
+func (l *Link) clientUnwritable(up *leg, err error) {
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	for {
+		l.mu.Lock()
+		fare := l.farewell
+		l.mu.Unlock()
+		if fare != nil {
+			l.End(fare.end)
+			return
+		}
+		select {
+		case <-l.done:
+			return
+		case <-up.kick:
+		case <-timer.C:
+			l.End(End{Cause: ClientGone, Err: err})
+			return
+		}
+	}
+}
+
+// upstreamControl acts on one control frame of the upstream.
+func (l *Link) upstreamControl(up *leg, raw []byte) (loss *Loss, over bool) {
+	c := parseControl(raw)
+	switch c.op {
+	case frame.Ping:
+		l.Counters[Upstream].Pings.Add(1)
+		if l.Policy.Assemble || !l.forwardPing(l.client, raw, c.payload()) {
+			up.inject(frame.Pong, c.payload())
+		}
+	case frame.Pong:
+		l.pong(up, l.client, raw, c.payload())
+	case frame.Close:
+		return l.upstreamClosed(up, c.payload())
+	}
+	return nil, false
+}
+
+// upstreamClosed acts on the upstream's close frame.
+func (l *Link) upstreamClosed(up *leg, payload []byte) (*Loss, bool) {
+	code, reason, err := frame.ParseClose(payload)
+	if err != nil {
+		return l.upstreamBroke(up, err)
+	}
+	l.mu.Lock()
+	fare, moving := l.farewell, up.moving
+	l.mu.Unlock()
+	switch {
+	case fare != nil && fare.cause == ClientClosed && !l.Policy.Assemble:
+		l.client.closeWith(payload, false)
+		fare.end.Code, fare.end.Reason = code, string(reason)
+		l.End(fare.end)
+		return nil, true
+	case fare != nil:
+		l.End(fare.end)
+		return nil, true
+	case moving:
+		return &Loss{Cause: LossMoved}, false
+	case l.Policy.comesBack(code) && !l.client.insideMessage():
+		up.closeWith(payload, false)
+		return &Loss{Cause: LossClosed, Code: code}, false
+	}
+	l.client.closeWith(payload, false)
+	up.closeWith(payload, false)
+	l.End(End{Cause: UpstreamClosed, Code: code, Reason: string(reason)})
+	return nil, true
+}
+
+// upstreamBroke acts on a break of the protocol by the upstream.
+func (l *Link) upstreamBroke(up *leg, err error) (*Loss, bool) {
+	cause, fe := UpstreamProtocol, (*frame.Error)(nil)
+	if errors.As(err, &fe) && fe.Code != frame.CodeProtocol {
+		l.End(End{Cause: causeOf(fe), Err: err})
+		return nil, true
+	}
+	l.mu.Lock()
+	fare := l.farewell
+	l.mu.Unlock()
+	if fare != nil {
+		l.End(fare.end)
+		return nil, true
+	}
+	up.close(l.Policy.Rules[cause].Upstream, "", false)
+	if l.client.insideMessage() {
+		l.End(End{Cause: UpstreamTorn, Err: err})
+		return nil, true
+	}
+	return &Loss{Cause: LossProtocol, Err: err}, false
+}
+
+// upstreamEnded sorts the end of the upstream's connection.
+func (l *Link) upstreamEnded(err error) *Loss {
+	l.mu.Lock()
+	fare, torn, up := l.farewell, l.torn, l.upstream
+	moving := up != nil && up.moving
+	l.mu.Unlock()
+	switch {
+	case fare != nil:
+		l.End(fare.end)
+		return nil
+	case torn:
+		l.End(End{Cause: ClientTorn, Err: err})
+		return nil
+	case l.client.insideMessage():
+		l.End(End{Cause: UpstreamTorn, Err: err})
+		return nil
+	case moving:
+		return &Loss{Cause: LossMoved}
+	}
+	return &Loss{Cause: LossBroken, Err: err}
+}
+
+// lose lets go of an upstream that is lost; of one whose session has ended
+// Finish takes care. The client's ping that it owes an answer to is
+// answered, and answers to its own pings are nobody's from now on.
+func (l *Link) lose(up *leg, loss *Loss) *Loss {
+	l.down.pend.reset()
+	l.busy = false
+	l.scratch[Upstream].reset()
+	if loss == nil {
+		return nil
+	}
+	if l.client.insideMessage() {
+		l.End(End{Cause: UpstreamTorn, Err: loss})
+		return nil
+	}
+	if l.Policy.Continuity == nil {
+		return loss
+	}
+	l.mu.Lock()
+	if l.torn || l.end != nil {
+		l.mu.Unlock()
+		l.End(End{Cause: ClientTorn, Err: loss})
+		return nil
+	}
+	l.upstream = nil
+	l.mu.Unlock()
+	up.hurry(now())
+	up.mu.Lock()
+	owed, ok := up.pings.forget()
+	owed = append([]byte(nil), owed...)
+	up.mu.Unlock()
+	l.client.mu.Lock()
+	l.client.pings.forget()
+	l.client.mu.Unlock()
+	if ok {
+		l.client.inject(frame.Pong, owed)
+	}
+	if loss.Cause == LossSilent || loss.Cause == LossStalled {
+		up.close(codeGoingAway, "", false)
+	}
+	until := now().add(l.Policy.Timeouts.Close)
+	l.strays.Go(func() { up.linger(until) })
+	return loss
+}

@@ -1,0 +1,415 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/thejerf/suture/v4"
+	"go.uber.org/zap"
+
+	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/relay"
+	"github.com/stentproxy/stent/proxy/upstream"
+)
+
+// worker is a Session as suture sees it: one Serve is one upstream's life.
+// It returns the loss of that upstream to be served again, and
+// suture.ErrDoNotRestart when the session is over.
+type worker Session
+
+// String names the worker in the supervisor's log.
+func (w *worker) String() string { return "session " + w.key }
+
+var (
+	errNoPool    = errors.New("upstream is no longer configured")
+	errIntensity = errors.New("restart intensity is spent")
+	errHold      = errors.New("hold has expired")
+	errEnded     = errors.New("session has ended")
+)
+
+// Serve gives the session its next upstream and stays with it to its end.
+func (w *worker) Serve(ctx context.Context) error {
+	s := (*Session)(w)
+	defer context.AfterFunc(ctx, func() { s.end(End{Cause: relay.Draining}) })()
+	crashed := s.serving
+	s.serving = true
+	err := s.serve(ctx, crashed)
+	s.serving = false
+	return err
+}
+
+func (s *Session) serve(ctx context.Context, crashed bool) error {
+	s.proxy.fault(s, faultServe)
+	if crashed && !s.intensity.Allow(time.Now()) {
+		s.end(End{Cause: relay.Failed, Err: errIntensity})
+	}
+	switch {
+	case !s.answered:
+		if err := s.first(ctx); err != nil {
+			return s.refused(err)
+		}
+	case !s.link.Attached():
+		if err := s.again(ctx); err != nil {
+			return s.finish()
+		}
+	}
+	return s.run()
+}
+
+// run stays with the attached upstream.
+func (s *Session) run() error {
+	if s.route.alone {
+		s.link.Wait()
+		return s.finish()
+	}
+	loss := s.link.Run()
+	if loss == nil {
+		return s.finish()
+	}
+	s.releaseUpstream()
+	c := s.route.continuity
+	if c == nil {
+		s.end(End{Cause: lossCause(loss), Err: loss})
+		return s.finish()
+	}
+	now := time.Now()
+	s.planned = loss.Cause == relay.LossMoved
+	if !s.planned && !s.intensity.Allow(now) {
+		s.end(End{Cause: relay.GaveUp, Err: fmt.Errorf("%w: %w", errIntensity, loss)})
+		return s.finish()
+	}
+	s.restarts.Add(1)
+	s.holdBegins(now, c.Hold.Std())
+	s.route.count.restarted(loss.Cause.String())
+	s.log().Info("upstream lost, client held", zap.String("target", s.Target()), zap.Error(loss))
+	each(s, func(h UpstreamWatcher) { h.UpstreamDown(s, loss) })
+	return loss
+}
+
+// first dials the first upstream and has the client answered. With
+// accept_early the client is answered before, and held.
+func (s *Session) first(ctx context.Context) error {
+	switch {
+	case s.route.alone:
+		s.agreed = s.route.extensions.agree(s.offer, aloneAnswer(s.offer))
+		return s.admit(ctx, nil)
+	case s.route.continuity != nil && s.route.continuity.AcceptEarly:
+		s.agreed = s.route.extensions.agree(s.offer, http.Header{})
+		if err := s.admit(ctx, nil); err != nil {
+			return err
+		}
+		s.holdBegins(time.Now(), s.route.continuity.Hold.Std())
+		s.planned = true // nothing was lost: no back-off
+		if err := s.again(ctx); err != nil {
+			return errEnded
+		}
+		return nil
+	}
+	conn, err := s.dial(ctx, s.proxy.pools.Get(s.route.upstream))
+	if err != nil {
+		return err
+	}
+	s.agreed = s.route.extensions.agree(s.offer, conn.Response.Header)
+	header := conn.Response.Header
+	conn.Response = nil
+	s.attach(conn, header)
+	return s.admit(ctx, header)
+}
+
+// aloneAnswer is what an upstream would answer on a route that has none:
+// the first subprotocol that the client offers.
+func aloneAnswer(offer http.Header) http.Header {
+	h := http.Header{}
+	if all := elements(offer["Sec-Websocket-Protocol"]); len(all) > 0 {
+		h.Set("Sec-Websocket-Protocol", all[0])
+	}
+	return h
+}
+
+// admit has the client answered with 101 and takes its connection.
+func (s *Session) admit(ctx context.Context, header http.Header) error {
+	o := s.opening
+	o.answer <- answer{header: header}
+	select {
+	case c := <-o.client:
+		if c.err != nil {
+			return c.err
+		}
+		s.answered = true
+		s.opening = nil
+		s.offer = nil
+		s.setState(Open)
+		s.link.Agree(s.agreed.Rsv, s.agreed.Deflate)
+		s.link.Start(c.conn, c.early)
+		s.opened101()
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// again finds the next upstream for a client that is held, until its hold
+// expires. An error says that the session's end is decided.
+func (s *Session) again(ctx context.Context) error {
+	c := s.route.continuity
+	if c == nil || s.waiting == nil {
+		// A worker that panicked between two upstreams.
+		if c == nil {
+			s.end(End{Cause: relay.Failed})
+			return errEnded
+		}
+		s.holdBegins(time.Now(), c.Hold.Std())
+	}
+	ctx, cancel := context.WithDeadline(ctx, s.waiting.until)
+	defer cancel()
+	defer s.whenDone(cancel)()
+	pause := newBackoff(c.Backoff)
+	if s.planned {
+		pause.next = 0
+	}
+	for {
+		err := pause.wait(ctx)
+		var conn *upstream.Conn
+		if err == nil {
+			conn, err = s.redial(ctx)
+		}
+		if err == nil {
+			if s.resume(conn) {
+				return nil
+			}
+			return errEnded
+		}
+		switch {
+		case s.link.Ended() != nil:
+			return errEnded
+		case ctx.Err() != nil:
+			s.end(End{Cause: relay.GaveUp, Err: fmt.Errorf("%w: %w", errHold, err)})
+			return errEnded
+		case errors.Is(err, errNoPool):
+			s.end(End{Cause: relay.GaveUp, Err: err})
+			return errEnded
+		case refusedForGood(err):
+			s.end(End{Cause: relay.RedialRefused, Err: err})
+			return errEnded
+		}
+		s.log().Debug("redial failed", zap.Int("attempt", s.Attempt()), zap.Error(err))
+	}
+}
+
+// redial waits for the pool's rate and dials once.
+func (s *Session) redial(ctx context.Context) (*upstream.Conn, error) {
+	pool := s.proxy.pools.Get(s.route.upstream)
+	if pool == nil {
+		return nil, errNoPool
+	}
+	if err := pool.WaitRedial(ctx); err != nil {
+		return nil, fmt.Errorf("wait for redial_rate: %w", err)
+	}
+	return s.dial(ctx, pool)
+}
+
+// refusedForGood reports whether no further dial can help: the upstream
+// refuses this session, or will not agree to what the client was told.
+func refusedForGood(err error) bool {
+	if r, ok := errors.AsType[*upstream.Refused](err); ok {
+		defer r.Response.Body.Close()
+		code := r.Response.StatusCode
+		return code >= 400 && code < 500 && code != http.StatusRequestTimeout && code != http.StatusTooManyRequests
+	}
+	d, ok := errors.AsType[*upstream.DialError](err)
+	if !ok || len(d.Attempts) == 0 {
+		return false
+	}
+	for _, a := range d.Attempts {
+		if !errors.Is(a.Err, upstream.ErrUnsuitable) {
+			return false
+		}
+	}
+	return true
+}
+
+// dial dials once, in a goroutine of its own: the deep stack that TLS and
+// resolving grow is gone afterwards, while the worker's stays for hours.
+func (s *Session) dial(ctx context.Context, pool *upstream.Pool) (*upstream.Conn, error) {
+	if pool == nil {
+		return nil, errNoPool
+	}
+	s.proxy.fault(s, faultDial)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer s.whenDone(cancel)()
+	attempt := int(s.attempt.Add(1))
+	shake := s.handshake(attempt)
+	var conn *upstream.Conn
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if v := recover(); v != nil {
+				err = fmt.Errorf("dial upstream: panic: %v", v)
+			}
+		}()
+		conn, err = pool.Dial(ctx, &shake)
+	}()
+	<-done
+	if err == nil {
+		s.upstream = conn
+	}
+	return conn, err
+}
+
+// handshake is what goes up with one dial.
+func (s *Session) handshake(attempt int) upstream.Handshake {
+	h := s.shake
+	first := !s.answered
+	rule := s.route.extensions
+	extra := make([]byte, 0, 256)
+	extra = append(extra, "Stent-Attempt: "...)
+	extra = strconv.AppendInt(extra, int64(attempt), 10)
+	extra = append(extra, "\r\n"...)
+	var subprotocols, extensions []string
+	if first {
+		subprotocols = s.offer["Sec-Websocket-Protocol"]
+		extensions = rule.offerUp(s.offer["Sec-Websocket-Extensions"])
+	} else {
+		if s.agreed.Subprotocol != "" {
+			subprotocols = []string{s.agreed.Subprotocol}
+		}
+		switch {
+		case rule == extTerminate:
+			extensions = rule.offerUp(nil)
+		case s.agreed.Extensions != "":
+			extensions = []string{s.agreed.Extensions}
+		}
+	}
+	extra = appendLines(extra, "Sec-WebSocket-Protocol", subprotocols)
+	extra = appendLines(extra, "Sec-WebSocket-Extensions", extensions)
+	h.Header = s.base
+	h.Extra = extra
+	h.Prefer = s.moveTo.Swap(nil)
+	if !first {
+		h.Avoid = s.target.Load()
+	}
+	h.Check = func(r *http.Response) error { return rule.checkAnswer(r.Header, first, &s.agreed) }
+	return h
+}
+
+// attach gives the Link a dialled upstream. It returns false when the
+// session has ended meanwhile.
+func (s *Session) attach(conn *upstream.Conn, header http.Header) bool {
+	deflate := s.route.extensions == extTerminate && len(header["Sec-Websocket-Extensions"]) > 0
+	s.target.Store(conn.Target)
+	early := conn.Early
+	conn.Early = nil
+	return s.link.Attach(conn.Conn, early, deflate)
+}
+
+// resume lets a held client go on with a new upstream.
+func (s *Session) resume(conn *upstream.Conn) bool {
+	header := conn.Response.Header
+	conn.Response = nil
+	held := time.Since(s.waiting.since)
+	if !s.attach(conn, header) {
+		return false
+	}
+	s.holdEnds(time.Now())
+	s.setState(Open)
+	s.log().Info("upstream found", zap.String("target", conn.Target.Name()), zap.Int("attempt", s.Attempt()), zap.Duration("held", held))
+	each(s, func(h UpstreamWatcher) { h.UpstreamUp(s, s.Attempt()) })
+	return true
+}
+
+// releaseUpstream gives the place on the target back. The Link closes the
+// connection, in its own time.
+func (s *Session) releaseUpstream() {
+	if s.upstream != nil {
+		s.upstream.Release()
+		s.upstream = nil
+	}
+}
+
+func (s *Session) closeUpstream() {
+	if s.upstream != nil {
+		s.upstream.Close()
+		s.upstream = nil
+	}
+}
+
+// whenDone calls f when the session's end is decided; the returned function
+// ends the watch and joins it.
+func (s *Session) whenDone(f func()) func() {
+	stop, joined := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(joined)
+		select {
+		case <-s.link.Done():
+			f()
+		case <-stop:
+		}
+	}()
+	return func() {
+		close(stop)
+		<-joined
+	}
+}
+
+// refused ends a session whose client has no 101 yet: it gets an HTTP
+// answer instead.
+func (s *Session) refused(err error) error {
+	if s.answered {
+		return s.finish()
+	}
+	s.end(End{Cause: relay.ClientGone, Err: err})
+	end := s.link.Finish() // an upstream that has answered is told
+	s.closeUpstream()
+	select {
+	case s.opening.answer <- answer{err: err}:
+	default: // it has its 101, and is gone
+	}
+	s.over(end)
+	return suture.ErrDoNotRestart
+}
+
+// finish carries the session's end out.
+func (s *Session) finish() error {
+	s.setState(Closing)
+	s.holdEnds(time.Now())
+	end := s.link.Finish()
+	s.closeUpstream()
+	s.over(end)
+	return suture.ErrDoNotRestart
+}
+
+// backoff is the pause before each redial.
+type backoff struct {
+	config.Backoff
+	next time.Duration
+}
+
+func newBackoff(c config.Backoff) *backoff { return &backoff{c, c.Min.Std()} }
+
+// wait pauses, spread by the jitter, and doubles the next pause.
+func (b *backoff) wait(ctx context.Context) error {
+	d := b.next
+	b.next = min(max(2*d, b.Min.Std()), b.Max.Std())
+	if d <= 0 {
+		return ctx.Err()
+	}
+	if b.Jitter > 0 {
+		d = time.Duration(float64(d) * (1 - b.Jitter + 2*b.Jitter*rand.Float64()))
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
