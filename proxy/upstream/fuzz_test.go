@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -28,7 +30,15 @@ func (c *answerConn) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-func (c *answerConn) Write(b []byte) (int, error)     { return len(b), nil }
+// Write puts the right accept value where the answer says ACCEPT: otherwise
+// no 101 would get past that check.
+func (c *answerConn) Write(b []byte) (int, error) {
+	if req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b))); err == nil {
+		c.answer = bytes.ReplaceAll(c.answer, []byte("ACCEPT"), []byte(acceptOf(req)))
+	}
+	return len(b), nil
+}
+
 func (c *answerConn) Close() error                    { c.closed = true; return nil }
 func (c *answerConn) SetDeadline(time.Time) error     { return nil }
 func (c *answerConn) SetReadDeadline(time.Time) error { return nil }
@@ -38,7 +48,7 @@ func (c *answerConn) SetReadDeadline(time.Time) error { return nil }
 // than the bound was read for it.
 func FuzzAnswer(f *testing.F) {
 	for _, seed := range []string{
-		"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n\x81\x00",
+		"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: a\r\n\r\n\x81\x00",
 		"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
 		"HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\nX: y\r\n\r\n",
 		"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.0 500 Oops\n\nx",
@@ -52,10 +62,10 @@ func FuzzAnswer(f *testing.F) {
 	p := update(f, pools, upstreamOf("ws://127.0.0.1:1"))
 	l := p.targets[0].lease()
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		c := &answerConn{answer: answer}
-		_, err := l.shake(t.Context(), c, &Handshake{Header: []byte("Sec-WebSocket-Protocol: a\r\n")}, "")
-		if err == nil {
-			t.Fatal("nobody can know the key's answer")
+		c := &answerConn{answer: bytes.Clone(answer)}
+		conn, err := l.shake(t.Context(), c, &Handshake{Header: []byte("Sec-WebSocket-Protocol: a\r\n")}, "")
+		if err == nil && conn.Response.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatalf("accepted with %s", conn.Response.Status)
 		}
 		if c.read > maxAnswer {
 			t.Errorf("%d bytes were read for a header", c.read)

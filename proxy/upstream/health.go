@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,7 +95,6 @@ func (t *Target) lease() lease {
 func (l lease) probeHTTP(ctx context.Context, nc net.Conn, path string) error {
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	path = cmp.Or(path, "/")
 	_, err := fmt.Fprintf(nc, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: stent-health\r\nConnection: close\r\n\r\n", path, l.target.addr.host)
 	if err != nil {
 		return err
@@ -124,7 +122,7 @@ var closeNormal = []byte{0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8}
 // by 101, and takes leave.
 func (l lease) probeWebSocket(ctx context.Context, nc net.Conn, path string) error {
 	_, err := l.shake(ctx, nc, &Handshake{
-		RequestURI: cmp.Or(path, "/"),
+		RequestURI: path,
 		Header:     []byte("User-Agent: stent-health\r\n"),
 	}, "")
 	if refused, ok := errors.AsType[*Refused](err); ok {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/stentproxy/stent/config"
@@ -50,11 +51,15 @@ func compile(u config.Upstream) (*policy, error) {
 		whole, def := *h, config.DefaultHealth()
 		whole.Interval = cmp.Or(h.Interval, def.Interval)
 		whole.Timeout = cmp.Or(h.Timeout, def.Timeout)
+		whole.Path = cmp.Or(h.Path, "/")
 		pol.health = &whole
 	}
 	var errs []error
 	at := func(path string, err error) {
 		errs = append(errs, &config.KeyError{Path: path, Err: err})
+	}
+	if h := pol.health; h != nil && (h.Path[0] != '/' || strings.ContainsFunc(h.Path, breaksLine)) {
+		at("health.path", fmt.Errorf("%q is not a path", h.Path))
 	}
 	if pol.balance.kind == config.BalanceHash {
 		var err error

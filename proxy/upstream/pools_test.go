@@ -199,6 +199,8 @@ func TestPrepareNamesTheKey(t *testing.T) {
 			u.Targets = append(u.Targets, config.Target{URL: "ws://10.0.0.2", Name: "10.0.0.1:80"})
 		}, []string{"targets[1]"}},
 		{"hash key", func(u *config.Upstream) { u.Balance = config.Balance{Kind: config.BalanceHash, Key: "query"} }, []string{"balance.hash"}},
+		{"health path", func(u *config.Upstream) { u.Health = &config.Health{Path: "healthz"} }, []string{"health.path"}},
+		{"health path of two lines", func(u *config.Upstream) { u.Health = &config.Health{Path: "/\r\nX: y"} }, []string{"health.path"}},
 		{"no CA", func(u *config.Upstream) { u.TLS.CA = "/nowhere/ca.pem" }, []string{"tls.ca"}},
 		{"CA without certificate", func(u *config.Upstream) { u.TLS.CA = junk }, []string{"tls.ca"}},
 		{"cert alone", func(u *config.Upstream) { u.TLS.Cert = junk }, []string{"tls.cert"}},
