@@ -20,6 +20,10 @@ const (
 // commands is the command line: one field for each command, whose file has
 // the command's name.
 type commands struct {
+	Demo      demoCmd      `cmd:"" help:"Run a small backend and the proxy in front of it, to play with."`
+	Serve     serveCmd     `cmd:"" help:"Run the proxy."`
+	Check     checkCmd     `cmd:"" help:"Validate a configuration; exit 0 valid, 1 invalid, 2 unreadable."`
+	Routes    routesCmd    `cmd:"" help:"Print the route table of a configuration."`
 	Schema    schemaCmd    `cmd:"" help:"Print the JSON Schema of the configuration, for editors."`
 	Sessions  sessionsCmd  `cmd:"" help:"Look at the sessions of a running proxy."`
 	Upstreams upstreamsCmd `cmd:"" help:"Look at the upstream pools of a running proxy."`

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/stentproxy/stent/cmd/stent/demo"
+	"github.com/stentproxy/stent/config"
+)
+
+type demoCmd struct {
+	Proxy   demoProxyCmd   `cmd:"" default:"withargs" help:"Run a backend with the proxy in front of it (the default)."`
+	Backend demoBackendCmd `cmd:"" help:"Run the backend alone."`
+}
+
+type demoProxyCmd struct {
+	Listen string `default:"127.0.0.1:4000" placeholder:"ADDRESS" help:"Where to open the demo (by default ${default})."`
+	Admin  string `default:"127.0.0.1:4001" placeholder:"ADDRESS" help:"Where the admin API listens, or off (by default ${default})."`
+}
+
+// Run serves the demo until a signal.
+func (c demoProxyCmd) Run(s streams) error {
+	backend, err := demo.NewBackend("127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	controls, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("listen for the demo's control: %w", err)
+	}
+	cfg, err := demo.Config(demo.Addresses{
+		Listen: c.Listen, Admin: c.Admin, Backend: backend.Address(), Control: controls.Addr().String(),
+	})
+	if err != nil {
+		return usage("%w", err)
+	}
+	log, err := newLogger(cfg.Log, s.err)
+	if err != nil {
+		return err
+	}
+	defer log.Sync()
+
+	admin := ""
+	if c.Admin != "off" {
+		admin = "http://" + dialable(c.Admin)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer stop()
+	parts.Go(func() {
+		if err := backend.Serve(ctx); err != nil {
+			log.Error(err.Error())
+		}
+	})
+	control := &http.Server{Handler: demo.NewControl(admin, nil), ReadHeaderTimeout: 10 * time.Second}
+	parts.Go(func() { control.Serve(controls) })
+	defer control.Close()
+
+	same := func() (*config.Config, error) { return cfg, nil } // SIGHUP has nothing to re-read
+	return serve(cfg, same, log, func() { fmt.Fprintf(s.out, banner, dialable(c.Listen), admin) })
+}
+
+const banner = `
+  stent demo: a small backend, and the proxy in front of it
+
+  Open   http://%[1]s
+         in two tabs, and let them talk: every message passes through the proxy
+
+  Try    stent sessions      what the proxy knows of each client
+         stent upstreams     where they are connected to
+         stent tree          who supervises them
+         curl %[2]s/metrics
+
+  Ctrl-C ends it.
+
+`
+
+// dialable is a listener's address as a client on this machine would use it.
+func dialable(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+type demoBackendCmd struct {
+	Listen string `default:"127.0.0.1:9000" placeholder:"ADDRESS" help:"Where the backend listens (by default ${default})."`
+}
+
+// Run serves the backend until a signal.
+func (c demoBackendCmd) Run(s streams) error {
+	backend, err := demo.NewBackend(c.Listen)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	fmt.Fprintf(s.out, "demo backend at ws://%s: /room is a chat, /echo an echo\n", backend.Address())
+	return backend.Serve(ctx)
+}

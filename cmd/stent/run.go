@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"go.uber.org/zap"
+
+	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy"
+)
+
+// errAborted is the end by a second signal.
+var errAborted = errors.New("a second signal: sessions were cut off")
+
+// serve runs the proxy until a signal: the first SIGTERM or SIGINT drains
+// it, the second ends it at once; SIGHUP replaces the configuration by what
+// source returns, unless that is bad. Listening is called when the listeners
+// are bound.
+func serve(cfg *config.Config, source func() (*config.Config, error), log *logger, listening func()) error {
+	p, err := proxy.New(cfg, proxy.Options{Log: log.Logger, Handlers: handlers})
+	if err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	// Before anything is bound, so that no signal of an impatient parent is lost.
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	ctx, drain := context.WithCancel(context.Background())
+	defer drain()
+	if err := p.Listen(ctx); err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	listening()
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case s := <-signals:
+			switch {
+			case s == syscall.SIGHUP:
+				reload(p, source, log)
+			case ctx.Err() == nil:
+				log.Info("stopping", zap.Stringer("signal", s))
+				drain()
+			default:
+				p.Abort()
+				<-done
+				return errAborted
+			}
+		}
+	}
+}
+
+// reload swaps the configuration, or says why not.
+func reload(p *proxy.Proxy, source func() (*config.Config, error), log *logger) {
+	cfg, err := source()
+	if err == nil {
+		err = p.Reload(cfg)
+	}
+	if err == nil {
+		err = log.setLevel(cfg.Log)
+	}
+	if err != nil {
+		log.Error("the configuration stays as it was", zap.Error(err))
+		return
+	}
+	log.Info("configuration reloaded")
+}
