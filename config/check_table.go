@@ -107,27 +107,35 @@ func (c *checker) unused(flat []FlatRoute) {
 
 // unreachable warns of routes all of whose requests an earlier one takes.
 func (c *checker) unreachable(flat []FlatRoute) {
+	// The routes reached so far, by their path without the star.
 	exact, below := make(map[string][]int), make(map[string][]int)
 	for i, f := range flat {
 		base, prefix := strings.CutSuffix(f.FullPath, "/*")
 		candidates := slices.Clone(below[base])
-		if prefix {
-			below[base] = append(below[base], i)
-		} else {
+		if !prefix {
 			candidates = append(candidates, exact[base]...)
-			exact[base] = append(exact[base], i)
 		}
 		for at := strings.LastIndexByte(base, '/'); at >= 0; at = strings.LastIndexByte(base[:at], '/') {
 			candidates = append(candidates, below[base[:at]]...)
 		}
 		slices.Sort(candidates)
-		for _, j := range candidates {
-			if earlier := flat[j]; coversHost(earlier.FullHost, f.FullHost) && coversMethods(earlier.Methods, f.Methods) {
-				c.warn(join(f.KeyPath, "path"), "never reached: %s, %s, comes first and takes all its requests", earlier.KeyPath, earlier.FullPath)
-				break
-			}
+		first := slices.IndexFunc(candidates, func(j int) bool { return flat[j].takesAll(f) })
+		switch {
+		case first >= 0:
+			earlier := flat[candidates[first]]
+			c.warn(join(f.KeyPath, "path"), "never reached: %s, %s, comes first and takes all its requests", earlier.KeyPath, earlier.FullPath)
+		case prefix:
+			below[base] = append(below[base], i)
+		default:
+			exact[base] = append(exact[base], i)
 		}
 	}
+}
+
+// takesAll reports whether f, whose path covers that of later, leaves it
+// nothing.
+func (f FlatRoute) takesAll(later FlatRoute) bool {
+	return coversHost(f.FullHost, later.FullHost) && coversMethods(f.Methods, later.Methods)
 }
 
 // coversMethods reports whether outer has all methods of inner; no methods

@@ -3,23 +3,17 @@ package config
 import (
 	"errors"
 	"fmt"
-	"slices"
+	"io"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/lexer"
-	"github.com/goccy/go-yaml/parser"
-	"github.com/goccy/go-yaml/token"
+	"go.yaml.in/yaml/v4"
 )
 
-// Bounds of a file. The parser behind this package recurses for each level
-// and for each key of a map, and copies a map's tail once per key, so that
-// they also bound its stack and its time.
+// Bounds of a file.
 const (
 	maxSource = 1 << 20 // bytes
-	maxKeys   = 1 << 14 // keys, aliases not followed
 	maxDepth  = 64      // levels of nesting
 	maxValues = 1 << 17 // values, aliases followed
 )
@@ -32,6 +26,9 @@ type syntaxError struct {
 
 func (e *syntaxError) Error() string { return e.message }
 
+// lineBreak is what ends a line for the YAML library, and so for positions.
+var lineBreak = regexp.MustCompile("\r\n|[\n\r\u0085\u2028\u2029]")
+
 // document parses src, which must hold exactly one YAML document, and
 // resolves its anchors, aliases and merge keys.
 func document(src string) (*node, error) {
@@ -41,32 +38,25 @@ func document(src string) (*node, error) {
 	if err := readable(src); err != nil {
 		return nil, err
 	}
-	tokens := lexer.Tokenize(src)
-	if err := bounded(tokens); err != nil {
-		return nil, err
-	}
-	file, err := parse(tokens)
+	loader, err := yaml.NewLoader(strings.NewReader(src))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("start the YAML parser: %w", err)
 	}
-	var body ast.Node
-	for _, doc := range file.Docs {
-		if doc.Body == nil {
-			continue
-		}
-		if _, ok := doc.Body.(*ast.DirectiveNode); ok {
-			continue
-		}
-		if body != nil {
-			return nil, &syntaxError{place(doc.Body), "a second document: the file must hold one"}
-		}
-		body = doc.Body
-	}
-	if body == nil {
+	var first, second yaml.Node
+	switch err := loader.Load(&first); {
+	case errors.Is(err, io.EOF):
 		return nil, &syntaxError{position{1, 1}, "the file is empty"}
+	case err != nil:
+		return nil, syntax(err)
 	}
-	r := resolver{anchors: make(map[string]*node), budget: maxValues}
-	root := r.resolve(body, 0)
+	switch err := loader.Load(&second); {
+	case err == nil:
+		return nil, &syntaxError{place(&second), "a second document begins here: the file must hold one"}
+	case !errors.Is(err, io.EOF):
+		return nil, syntax(err)
+	}
+	r := resolver{anchored: make(map[*yaml.Node]*node), budget: maxValues}
+	root := r.resolve(first.Content[0], 0)
 	return root, errors.Join(r.errs...)
 }
 
@@ -90,192 +80,129 @@ func readable(src string) error {
 	return nil
 }
 
-// bounded counts keys and levels before the parser meets them.
-func bounded(tokens token.Tokens) error {
-	keys, flow := 0, 0
-	var block []int // columns of the open block collections
-	for _, t := range tokens {
-		switch t.Type {
-		case token.MappingStartType, token.SequenceStartType:
-			flow++
-		case token.MappingEndType, token.SequenceEndType:
-			flow--
-		case token.MappingValueType, token.MappingKeyType, token.SequenceEntryType,
-			token.AnchorType, token.TagType:
-			keys++
-			column := t.Position.Column
-			for len(block) > 0 && block[len(block)-1] >= column {
-				block = block[:len(block)-1]
-			}
-			block = append(block, column)
-		}
-		if keys > maxKeys {
-			return &syntaxError{where(t), fmt.Sprintf("more than %d keys and list entries", maxKeys)}
-		}
-		if flow > maxDepth || len(block) > 4*maxDepth {
-			return &syntaxError{where(t), fmt.Sprintf("nested more than %d levels deep", maxDepth)}
-		}
+// syntax takes place and message from an error of the library, which goes no
+// further than its first.
+func syntax(err error) error {
+	bad, ok := errors.AsType[*yaml.LoadError](err)
+	if !ok {
+		return &syntaxError{position{1, 1}, err.Error()}
 	}
-	return nil
+	message := bad.Message
+	if bad.ContextMsg != "" {
+		message = bad.ContextMsg + ": " + message
+	}
+	return &syntaxError{position{bad.Mark.Line, bad.Mark.Column}, message}
 }
 
-// parse turns tokens into the library's tree. The library reports what is
-// wrong at its first error; a panic of it on odd input is such an error too.
-func parse(tokens token.Tokens) (file *ast.File, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = &syntaxError{position{1, 1}, fmt.Sprintf("the YAML parser gave up: %v", r)}
-		}
-	}()
-	file, err = parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
-	if bad, ok := errors.AsType[*yaml.SyntaxError](err); ok {
-		return nil, &syntaxError{where(bad.Token), bad.Message}
-	}
-	if err != nil {
-		return nil, &syntaxError{position{1, 1}, err.Error()}
-	}
-	return file, nil
-}
-
-func where(t *token.Token) position {
-	if t == nil || t.Position == nil {
-		return position{1, 1}
-	}
-	return position{t.Position.Line, t.Position.Column}
-}
-
-// place is where a node begins: for a block map that is its first key.
-func place(n ast.Node) position {
-	switch n := n.(type) {
-	case *ast.MappingNode:
-		if !n.IsFlowStyle && len(n.Values) > 0 {
-			return place(n.Values[0].Key)
-		}
-	case *ast.MappingValueNode:
-		return place(n.Key)
-	}
-	return where(n.GetToken())
-}
+func place(n *yaml.Node) position { return position{n.Line, n.Column} }
 
 // resolver turns the library's tree into nodes.
 type resolver struct {
-	anchors map[string]*node
-	budget  int // values that aliases and merges may still add
-	errs    []error
+	// anchored holds the values of anchors; nil while one is being resolved.
+	anchored map[*yaml.Node]*node
+	budget   int // fields that merge keys may still add
+	errs     []error
 }
 
 func (r *resolver) fail(pos position, format string, args ...any) {
 	r.errs = append(r.errs, &syntaxError{pos, fmt.Sprintf(format, args...)})
 }
 
-func (r *resolver) resolve(n ast.Node, depth int) *node {
-	if n == nil {
-		return &node{}
+func (r *resolver) resolve(n *yaml.Node, depth int) *node {
+	if n.Anchor == "" || n.Kind == yaml.AliasNode {
+		return r.value(n, depth)
 	}
+	r.anchored[n] = nil
+	value := r.value(n, depth)
+	r.anchored[n] = value
+	return value
+}
+
+func (r *resolver) value(n *yaml.Node, depth int) *node {
 	pos := place(n)
 	if depth > maxDepth {
 		r.fail(pos, "nested more than %d levels deep", maxDepth)
 		return &node{pos: pos}
 	}
-	switch n := n.(type) {
-	case *ast.MappingNode:
-		return r.mapping(pos, n.Values, depth)
-	case *ast.MappingValueNode:
-		return r.mapping(pos, []*ast.MappingValueNode{n}, depth)
-	case *ast.SequenceNode:
+	switch n.Kind {
+	case yaml.MappingNode:
+		return r.mapping(n, depth)
+	case yaml.SequenceNode:
 		list := &node{kind: kindList, pos: pos}
-		for _, value := range n.Values {
-			list.items = append(list.items, r.resolve(value, depth+1))
+		for _, entry := range n.Content {
+			list.items = append(list.items, r.resolve(entry, depth+1))
 		}
+		r.tagged(n, list)
 		return list
-	case *ast.AnchorNode:
-		// Registered after its value: a node can't hold an alias to itself.
-		value := r.resolve(n.Value, depth)
-		r.anchors[n.Name.GetToken().Value] = value
-		return value
-	case *ast.AliasNode:
-		name := n.Value.GetToken().Value
-		if value, ok := r.anchors[name]; ok {
+	case yaml.AliasNode:
+		if value := r.anchored[n.Alias]; value != nil {
 			return value
 		}
-		r.fail(pos, "unknown anchor %q", name)
+		r.fail(pos, "the anchor %q holds itself", n.Value)
 		return &node{pos: pos}
-	case *ast.TagNode:
-		return r.tagged(n, depth)
-	case *ast.LiteralNode:
-		return &node{kind: kindString, pos: pos, text: n.Value.Value}
-	}
-	return r.plain(n)
-}
-
-// plain resolves a scalar by its text, and not as the library did, which
-// follows YAML 1.1 in places.
-func (r *resolver) plain(n ast.Node) *node {
-	t := n.GetToken()
-	switch t.Type {
-	case token.SingleQuoteType, token.DoubleQuoteType:
-		return &node{kind: kindString, pos: where(t), text: t.Value}
-	case token.ImplicitNullType:
-		return &node{pos: where(t)}
-	}
-	return &node{kind: plainKind(t.Value), pos: where(t), text: t.Value}
-}
-
-// tagged resolves the tags of the core schema; there are no others.
-func (r *resolver) tagged(n *ast.TagNode, depth int) *node {
-	value := r.resolve(n.Value, depth)
-	tag := n.GetToken().Value
-	wants, ok := map[string]kind{
-		"!!str": kindString, "!!null": kindNull, "!!bool": kindBool, "!!int": kindInt,
-		"!!float": kindFloat, "!!seq": kindList, "!!map": kindMap,
-	}[tag]
-	switch {
-	case !ok:
-		r.fail(where(n.GetToken()), "unknown tag %s", tag)
-	case value.kind == wants:
-	case wants == kindString && value.scalar(), wants == kindFloat && value.kind == kindInt:
-		return &node{kind: wants, pos: value.pos, text: value.text}
 	default:
-		r.fail(value.pos, "want %v for tag %s, got %v", wants, tag, value.kind)
+		return r.scalar(n)
 	}
+}
+
+// scalar resolves a scalar by its text, and not as the library did, which
+// follows YAML 1.1 in places.
+func (r *resolver) scalar(n *yaml.Node) *node {
+	value := &node{kind: kindString, pos: place(n), text: n.Value}
+	const quoted = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle
+	if n.Style&quoted == 0 {
+		value.kind = plainKind(n.Value)
+	}
+	r.tagged(n, value)
 	return value
 }
 
-func (r *resolver) mapping(pos position, values []*ast.MappingValueNode, depth int) *node {
-	m := &node{kind: kindMap, pos: pos}
-	seen := make(map[string]bool, len(values))
-	var merges []*node
-	for _, value := range values {
-		if value.Key.IsMergeKey() {
-			merges = append(merges, r.resolve(value.Value, depth+1))
-			continue
-		}
-		name, ok := r.key(value.Key)
-		if !ok {
-			r.fail(place(value.Key), "a key must be a string")
-			continue
-		}
-		m.fields = append(m.fields, field{
-			name:     name,
-			pos:      place(value.Key),
-			value:    r.resolve(value.Value, depth+1),
-			repeated: seen[name],
-		})
-		seen[name] = true
-	}
-	for _, merge := range merges {
-		r.merge(m, merge, seen)
-	}
-	return m
+// tags are those of the core schema; there are no others.
+var tags = map[string]kind{
+	"!!str": kindString, "!!null": kindNull, "!!bool": kindBool, "!!int": kindInt,
+	"!!float": kindFloat, "!!seq": kindList, "!!map": kindMap, "!": kindString,
 }
 
-// key returns the text of a map's key.
-func (r *resolver) key(n ast.Node) (string, bool) {
-	if k, ok := n.(*ast.MappingKeyNode); ok {
-		n = k.Value
+// tagged applies the tag that is written before a value.
+func (r *resolver) tagged(n *yaml.Node, value *node) {
+	if n.Style&yaml.TaggedStyle == 0 {
+		return
 	}
-	key := r.resolve(n, 0)
-	return key.text, key.scalar() && key.kind != kindNull
+	wants, ok := tags[n.ShortTag()]
+	switch {
+	case !ok:
+		r.fail(value.pos, "unknown tag %s", n.ShortTag())
+	case value.kind == wants:
+	case wants == kindString && value.scalar(), wants == kindFloat && value.kind == kindInt:
+		value.kind = wants
+	default:
+		r.fail(value.pos, "the tag %s wants %v, not %v", n.ShortTag(), wants, value.kind)
+	}
+}
+
+func (r *resolver) mapping(n *yaml.Node, depth int) *node {
+	m := &node{kind: kindMap, pos: place(n)}
+	r.tagged(n, m)
+	seen := make(map[string]bool, len(n.Content)/2)
+	var merges []*node
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], r.resolve(n.Content[i+1], depth+1)
+		if key.ShortTag() == "!!merge" {
+			merges = append(merges, value)
+			continue
+		}
+		name := r.resolve(key, depth+1)
+		if !name.scalar() || name.kind == kindNull {
+			r.fail(place(key), "a key must be a string, not %v", name.kind)
+			continue
+		}
+		m.fields = append(m.fields, field{name: name.text, pos: place(key), value: value, repeated: seen[name.text]})
+		seen[name.text] = true
+	}
+	for _, from := range merges {
+		r.merge(m, from, seen)
+	}
+	return m
 }
 
 // merge adds the fields of from, a map or a list of maps, that m does not
@@ -294,7 +221,7 @@ func (r *resolver) merge(m, from *node, seen map[string]bool) {
 			r.fail(from.pos, "merge keys add more than %d values", maxValues)
 			return
 		}
-		for _, f := range slices.Clone(from.fields) {
+		for _, f := range from.fields {
 			if !seen[f.name] {
 				seen[f.name] = true
 				m.fields = append(m.fields, f)

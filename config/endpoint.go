@@ -104,7 +104,7 @@ func (e *Endpoint) fill(u *url.URL) error {
 		return errors.New("a target's URL holds no query; the client's is sent up")
 	case u.Fragment != "" || strings.Contains(u.Path, "#"):
 		return errors.New("a target's URL holds no fragment")
-	case u.Hostname() == "" || strings.ContainsAny(u.Hostname(), "*_ %") && net.ParseIP(u.Hostname()) == nil:
+	case !validHost(u.Hostname()):
 		return fmt.Errorf("%q is no host", u.Hostname())
 	case hasDotSegment(u.Path):
 		return errors.New("a target's path holds no dot segments")

@@ -30,7 +30,7 @@ func validHostPattern(pattern string) error {
 	if pattern == "*" {
 		return errors.New("leave the host out to match any")
 	}
-	if host, port, err := net.SplitHostPort(pattern); err == nil && port != "" {
+	if host, _, err := splitAddress(pattern); err == nil && host != "" {
 		return fmt.Errorf("a host is matched without its port; write %s", host)
 	}
 	return fmt.Errorf("%q is no host; write it like chat.example.com or *.example.com", pattern)

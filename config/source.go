@@ -28,13 +28,9 @@ type source struct {
 }
 
 func newSource(name string, text string) *source {
-	lines := strings.Split(text, "\n")
-	for i, line := range lines {
-		lines[i] = strings.TrimSuffix(line, "\r")
-	}
 	return &source{
 		name:      name,
-		lines:     lines,
+		lines:     lineBreak.Split(text, -1),
 		keys:      make(map[string]position),
 		templates: make(map[string]string),
 	}

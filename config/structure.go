@@ -3,6 +3,7 @@ package config
 import (
 	"reflect"
 	"strings"
+	"sync"
 )
 
 // key is what the tags of a struct's field say of one YAML key:
@@ -25,8 +26,14 @@ type key struct {
 	required    bool
 }
 
+// structures remembers keysOf for each type.
+var structures sync.Map
+
 // keysOf lists the keys of a struct type, in the order of its fields.
 func keysOf(t reflect.Type) []key {
+	if keys, ok := structures.Load(t); ok {
+		return keys.([]key)
+	}
 	var keys []key
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -53,6 +60,7 @@ func keysOf(t reflect.Type) []key {
 		}
 		keys = append(keys, k)
 	}
+	structures.Store(t, keys)
 	return keys
 }
 
