@@ -238,7 +238,9 @@ func TestHashKeys(t *testing.T) {
 
 func TestPrioritiesBeforeWeights(t *testing.T) {
 	p := newPoolOf(t, upstreamOf("ws://127.0.0.1:1", "ws://127.0.0.1:2", "ws://127.0.0.1:3"))
-	p.targets[0].priority, p.targets[1].priority, p.targets[2].priority = 20, 10, 10
+	for i, priority := range []int{20, 10, 30} {
+		p.targets[i].priority = priority
+	}
 	pick := func() map[string]int {
 		picks := make(map[string]int)
 		for range 100 {
@@ -250,11 +252,15 @@ func TestPrioritiesBeforeWeights(t *testing.T) {
 		}
 		return picks
 	}
-	if got := pick(); got["127.0.0.1:1"] != 0 || got["127.0.0.1:2"] != 50 {
-		t.Errorf("got %v, want the lower priority alone", got)
+	if got := pick(); got["127.0.0.1:2"] != 100 {
+		t.Errorf("got %v, want the lowest priority alone", got)
 	}
-	p.targets[1].down, p.targets[2].drained = true, true
+	p.targets[1].down = true
 	if got := pick(); got["127.0.0.1:1"] != 100 {
-		t.Errorf("got %v, want the higher priority when the lower is away", got)
+		t.Errorf("got %v, want the next when the lowest is down", got)
+	}
+	p.targets[0].drained = true
+	if got := pick(); got["127.0.0.1:3"] != 100 {
+		t.Errorf("got %v, want the last when the others are away", got)
 	}
 }

@@ -584,3 +584,68 @@ func TestUnixTarget(t *testing.T) {
 		t.Errorf("name %q, want %q", got, b.url())
 	}
 }
+
+// TestRemovedWhileDialled takes the target away while its dial is under way:
+// it stays until that ends, and no longer.
+func TestRemovedWhileDialled(t *testing.T) {
+	asked := make(chan struct{})
+	b := listen(t, func(c net.Conn, req *http.Request) {
+		close(asked)
+		silent(c, req)
+	})
+	pools := NewPools(Options{})
+	p := update(t, pools, upstreamOf(b.url()))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		_, err := p.Dial(ctx, &Handshake{})
+		done <- err
+	}()
+	<-asked
+	update(t, pools, upstreamOf(nobody(t)))
+	if got := pools.Snapshot()[0].Targets; len(got) != 2 || got[1].State != Draining {
+		t.Errorf("got %+v, want the old target draining", got)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if got := pools.Snapshot()[0].Targets; len(got) != 1 {
+		t.Errorf("got %+v, want the old target gone", got)
+	}
+}
+
+// cancelingConn ends the dial's ctx just as its answer is read.
+type cancelingConn struct {
+	answerConn
+	cancel context.CancelFunc
+}
+
+func (c *cancelingConn) Read(b []byte) (int, error) {
+	c.cancel()
+	return c.answerConn.Read(b)
+}
+
+// TestCanceledWithTheAnswer ends ctx between the answer and the return: the
+// connection, whose deadline is being set, must not be handed out.
+func TestCanceledWithTheAnswer(t *testing.T) {
+	for _, answer := range []string{
+		"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\n\r\n",
+		"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
+	} {
+		pools := NewPools(Options{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return &cancelingConn{answerConn{answer: []byte(answer)}, ctx.Value(cancelKey{}).(context.CancelFunc)}, nil
+		}})
+		p := update(t, pools, upstreamOf("ws://10.0.0.1"))
+		ctx, cancel := context.WithCancel(t.Context())
+		_, err := p.Dial(context.WithValue(ctx, cancelKey{}, cancel), &Handshake{})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v, want %v", err, context.Canceled)
+		}
+		if got := targetNamed(t, pools, "10.0.0.1:80"); got.Sessions != 0 || got.Failures != 0 {
+			t.Errorf("counts %+v", got)
+		}
+	}
+}
+
+type cancelKey struct{}

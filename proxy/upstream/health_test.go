@@ -191,6 +191,33 @@ func TestHealthFollowsTheConfig(t *testing.T) {
 	})
 }
 
+// TestHealthCheckCutShort changes the check while one is under way: what was
+// cut short says nothing of the target.
+func TestHealthCheckCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newFakeNet()
+		n.set("10.0.0.1:80", func(c net.Conn, req *http.Request) {
+			if req.RequestURI == "/new" {
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+				return
+			}
+			silent(c, req)
+		})
+		pools := NewPools(n.options())
+		h := config.DefaultHealth()
+		h.Path = "/old"
+		update(t, pools, healthy(h, upstreamOf("ws://10.0.0.1")))
+		serve(t, pools)
+		synctest.Wait()
+		h.Path = "/new"
+		update(t, pools, healthy(h, upstreamOf("ws://10.0.0.1")))
+		synctest.Wait()
+		if got := targetNamed(t, pools, "10.0.0.1:80").State; got != Up {
+			t.Errorf("%v, want up", got)
+		}
+	})
+}
+
 // serveAgain runs Serve once more, as the supervisor does after a fault.
 func serveAgain(t *testing.T, p *Pools) error {
 	stop := serve(t, p)

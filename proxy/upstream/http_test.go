@@ -129,3 +129,31 @@ func TestHTTPAndWebSocketMeet(t *testing.T) {
 		}
 	}
 }
+
+// TestHTTPTLSReload replaces the CA file and reloads: the next request uses
+// it.
+func TestHTTPTLSReload(t *testing.T) {
+	a := newAuthority(t)
+	a.write(t, "trusted.crt", "CERTIFICATE", newAuthority(t).cert.Raw)
+	u := upstreamOf(listenTLS(t, a, "localhost", tls.NoClientCert, page))
+	u.TLS.CA = a.file("trusted.crt")
+	pools := NewPools(Options{})
+	p := update(t, pools, u)
+	base, rt, release, err := p.PickHTTP(&HTTPRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", base.String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := rt.RoundTrip(req); err == nil {
+		resp.Body.Close()
+		t.Fatal("an unknown authority is believed")
+	}
+	a.write(t, "trusted.crt", "CERTIFICATE", a.cert.Raw)
+	update(t, pools, u)
+	get(t, p, &HTTPRequest{RequestURI: "/"})
+	p.retire()
+}

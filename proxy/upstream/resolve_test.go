@@ -74,10 +74,10 @@ func TestResolveHost(t *testing.T) {
 			t.Errorf("%d lookups in 30 s after a failure", got)
 		}
 
-		// A reload keeps what is known.
-		update(t, pools, upstreamOf("ws://10.9.9.9:1", "dns+ws://chat.internal:4000/base"))
-		if got := names(p); len(got) != 3 {
-			t.Errorf("after a reload: %v", got)
+		// A reload keeps what is known, and what two entries name is one target.
+		update(t, pools, upstreamOf("ws://10.0.0.9:1", "ws://10.0.0.3:4000/base", "dns+ws://chat.internal:4000/base"))
+		if got, want := names(p), []string{"10.0.0.9:1", "10.0.0.3:4000", "10.0.0.2:4000"}; !slices.Equal(got, want) {
+			t.Errorf("after a reload: got %v, want %v", got, want)
 		}
 		synctest.Wait()
 	})
