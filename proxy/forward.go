@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/stentproxy/stent/config"
 	"github.com/stentproxy/stent/proxy/plug"
@@ -29,6 +30,8 @@ type forward struct {
 	pick     pickTarget
 	log      *zap.Logger
 	errorLog *log.Logger
+	// bodyStall is how long a client may pause inside its body.
+	bodyStall time.Duration
 }
 
 // newForward returns the handler of an endpoint's plain requests.
@@ -38,7 +41,7 @@ func newForward(e *Endpoint, pick pickTarget, log *zap.Logger) *forward {
 	if err != nil { // there is such a level
 		quiet = zap.NewStdLog(log)
 	}
-	return &forward{endpoint: e, pick: pick, log: log, errorLog: quiet}
+	return &forward{endpoint: e, pick: pick, log: log, errorLog: quiet, bodyStall: bodyStall}
 }
 
 // ServeHTTP implements http.Handler.
@@ -57,7 +60,7 @@ func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	info := plug.From(r)
-	body := newPacedBody(w, r)
+	body := newPacedBody(w, r, f.bodyStall)
 	up := UpHeader(r, info)
 	if hasToken(r.Header["Te"], "trailers") {
 		up.Set("Te", "trailers")

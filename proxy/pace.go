@@ -26,8 +26,8 @@ type pacedBody struct {
 	stalled atomic.Bool
 }
 
-func newPacedBody(w http.ResponseWriter, r *http.Request) *pacedBody {
-	b := &pacedBody{request: r, client: http.NewResponseController(w), stall: bodyStall}
+func newPacedBody(w http.ResponseWriter, r *http.Request, stall time.Duration) *pacedBody {
+	b := &pacedBody{request: r, client: http.NewResponseController(w), stall: stall}
 	if len(r.Trailer) > 0 {
 		b.trailer = make(http.Header, len(r.Trailer))
 		for name := range r.Trailer {
