@@ -48,6 +48,9 @@ type Scanner struct {
 // the scanner must not be used further.
 func (s *Scanner) Next(b []byte) (Event, int, error) {
 	s.first = false
+	if len(b) == 0 {
+		return More, 0, nil
+	}
 	if s.remaining > 0 {
 		n := int(min(s.remaining, int64(len(b))))
 		return s.payload(n), n, nil
@@ -90,9 +93,6 @@ func (s *Scanner) Next(b []byte) (Event, int, error) {
 // check applies the rules that need more than the header itself. The first
 // have bytes of it may be all there is.
 func (s *Scanner) check(h Header, have int) error {
-	if have == 0 {
-		return nil
-	}
 	allowed := s.Rsv
 	if allowed == Rsv1 && (h.Opcode.Control() || h.Opcode == Continuation) {
 		allowed = 0
