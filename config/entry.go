@@ -154,6 +154,7 @@ var balanceKinds = []string{
 
 // hashBalance is the second form of a Balance.
 type hashBalance struct {
+	// Hash is id, ip, path, query:NAME, header:NAME or cookie:NAME.
 	Hash string `yaml:"hash" required:"true"`
 }
 

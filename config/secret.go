@@ -50,6 +50,7 @@ func (s Secret) MarshalYAML() ([]byte, error) { return []byte(`"` + s.String() +
 
 // secretFile is the second form of a Secret.
 type secretFile struct {
+	// File holds the secret.
 	File string `yaml:"file" path:"true" required:"true"`
 }
 

@@ -14,7 +14,8 @@ func suggest(word string, names []string) string {
 		return ""
 	}
 	fold := strings.NewReplacer("_", "", "-", "", " ", "").Replace
-	best, distance := "", max(len(word)/3, 1)+1
+	// Two letters swapped count as two: half of a short word may differ.
+	best, distance := "", min(len(word)/2, 3)+1
 	for _, name := range names {
 		if strings.EqualFold(fold(word), fold(name)) {
 			return name
