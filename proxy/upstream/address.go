@@ -1,20 +1,13 @@
 package upstream
 
 import (
-	"errors"
-	"fmt"
+	"cmp"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
-)
 
-// kind says where a configured target's addresses come from.
-type kind uint8
-
-const (
-	fixed  kind = iota // the URL itself
-	byHost             // dns+: A and AAAA records
-	bySRV              // srv+: SRV records
+	"github.com/stentproxy/stent/config"
 )
 
 // address is where one target is and how it is spoken to.
@@ -32,89 +25,76 @@ type address struct {
 	serverName string
 }
 
-// source is one entry of `targets` after parsing. For a fixed one the
-// address is complete; the others lack what resolution gives.
+// source is one entry of `targets`. For one that names a place its address is
+// complete; the others lack what DNS tells.
 type source struct {
-	kind kind
 	// raw is the URL as written, by which resolved addresses are kept.
-	raw      string
-	name     string
-	weight   int
-	lookup   string // the name to look up
-	port     string // of byHost
-	template address
+	raw       string
+	name      string // "" where each address found gets its own
+	weight    int
+	discovery config.Discovery
+	host      string // to look up
+	port      int    // of DiscoverDNS
+	template  address
 }
 
-// parseSource reads a target's URL. Its errors name what is wrong with it.
-func parseSource(raw string) (source, error) {
-	s := source{raw: raw}
-	if path, ok := strings.CutPrefix(raw, "unix:"); ok {
-		path = strings.TrimPrefix(path, "//")
-		if !strings.HasPrefix(path, "/") {
-			return s, errors.New("a unix target is unix:/absolute/path")
-		}
-		s.template = address{url: "unix:" + path, network: "unix", dial: path, host: "localhost"}
-		s.name = s.template.url
-		return s, nil
-	}
-	u, err := url.Parse(raw)
+// newSource takes a target's URL apart. Its errors say what is wrong with
+// the URL.
+func newSource(t config.Target) (source, error) {
+	e, err := t.Endpoint()
 	if err != nil {
-		return s, fmt.Errorf("parse target URL: %w", errors.Unwrap(err))
+		return source{}, err
 	}
-	scheme := u.Scheme
-	switch {
-	case strings.HasPrefix(scheme, "dns+"):
-		s.kind, scheme = byHost, scheme[len("dns+"):]
-	case strings.HasPrefix(scheme, "srv+"):
-		s.kind, scheme = bySRV, scheme[len("srv+"):]
+	s := source{
+		raw: t.URL, name: cmp.Or(t.Name, t.DefaultName()), weight: cmp.Or(t.Weight, 1),
+		discovery: e.Discovery, host: e.Host, port: e.Port,
+		template: address{network: "tcp", path: e.Path, tls: e.TLS, serverName: e.Host},
 	}
-	port := "80"
-	switch scheme {
-	case "ws", "http":
-	case "wss", "https":
-		s.template.tls, port = true, "443"
-	case "":
-		return s, fmt.Errorf("target %q has no scheme: write ws://%s", raw, raw)
-	default:
-		return s, fmt.Errorf("unknown scheme %q: want ws, wss, http, https, unix, dns+ws(s) or srv+ws(s)", u.Scheme)
+	switch e.Discovery {
+	case config.DiscoverUnix:
+		s.template.network, s.template.dial = "unix", e.Socket
+		s.template.url, s.template.host = e.Address(), "localhost"
+	case config.DiscoverHost:
+		s.template.host = hostHeader(e)
+		s.template = s.template.at(e.Host, e.Port)
+	case config.DiscoverDNS:
+		s.template.host = hostHeader(e)
+	case config.DiscoverSRV:
+		s.template.serverName = serviceDomain(e.Host)
 	}
-	switch {
-	case u.Hostname() == "":
-		return s, errors.New("target URL has no host")
-	case u.User != nil:
-		return s, errors.New("target URL must not hold a user or password")
-	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return s, errors.New("target URL must not have a query or fragment")
-	case s.kind == bySRV && u.Port() != "":
-		return s, errors.New("the port of an srv target comes from its SRV records")
-	}
-	if u.Port() != "" {
-		port = u.Port()
-	}
-	s.template.network = "tcp"
-	s.template.path = strings.TrimRight(u.EscapedPath(), "/")
-	s.template.serverName = u.Hostname()
-	s.lookup, s.port = u.Hostname(), port
-	switch s.kind {
-	case fixed:
-		s.template.host = u.Host
-		s.template = s.template.at(u.Hostname(), port)
-		s.name = s.template.dial
-	case byHost:
-		s.template.host = u.Host
-	case bySRV:
-		s.template.serverName = serviceDomain(u.Hostname())
+	if s.name == t.DefaultName() && s.found() {
+		s.name = "" // each address has its own
 	}
 	return s, nil
 }
 
+// found reports whether the source's addresses are found in DNS.
+func (s source) found() bool {
+	return s.discovery == config.DiscoverDNS || s.discovery == config.DiscoverSRV
+}
+
+// hostHeader is the host and, where it is not the scheme's own, the port.
+func hostHeader(e config.Endpoint) string {
+	own := 80
+	if e.TLS {
+		own = 443
+	}
+	if e.Port != own {
+		return net.JoinHostPort(e.Host, strconv.Itoa(e.Port))
+	}
+	if strings.Contains(e.Host, ":") {
+		return "[" + e.Host + "]"
+	}
+	return e.Host
+}
+
 // at completes an address with where it is.
-func (a address) at(host, port string) address {
+func (a address) at(host string, port int) address {
 	scheme := "ws://"
 	if a.tls {
 		scheme = "wss://"
 	}
-	a.dial = net.JoinHostPort(host, port)
+	a.dial = net.JoinHostPort(host, strconv.Itoa(port))
 	if a.host == "" {
 		a.host = a.dial
 	}

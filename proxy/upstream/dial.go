@@ -23,8 +23,8 @@ type lease struct {
 // times, each with another target. The Conn holds a place of max_sessions.
 //
 // A well-formed answer other than 101 ends it with a *Refused, which the
-// caller closes: the answer is the client's, and other targets are not asked.
-// Other errors are ErrNoTarget when there is none to try, a *DialError, and
+// caller closes: the answer is the client's, and other targets are not asked
+// (but see Handshake.Redial). Other errors are ErrNoTarget when there is none to try, a *DialError, and
 // ctx's error when that ended first. Once Dial has returned, ctx has no hold
 // on the connection.
 func (p *Pool) Dial(ctx context.Context, h *Handshake) (*Conn, error) {
@@ -46,8 +46,11 @@ func (p *Pool) Dial(ctx context.Context, h *Handshake) (*Conn, error) {
 		if err == nil {
 			return conn, nil
 		}
-		if _, ok := errors.AsType[*Refused](err); ok {
-			return nil, err
+		if refused, ok := errors.AsType[*Refused](err); ok {
+			if !h.Redial || !refused.passing() {
+				return nil, err
+			}
+			refused.Response.Body.Close()
 		}
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("dial upstream %s: %w", p.name, ctx.Err())

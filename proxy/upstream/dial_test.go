@@ -243,6 +243,40 @@ func TestDialRefusal(t *testing.T) {
 	}
 }
 
+// TestRefusalOfARedial asks the next target where the first refuses for now,
+// and closes what it does not hand out.
+func TestRefusalOfARedial(t *testing.T) {
+	for _, tt := range []struct {
+		status string
+		passes bool
+	}{
+		{"503 Busy", true}, {"500 Oops", true}, {"429 Slow Down", true}, {"408 Too Slow", true},
+		{"401 No", false}, {"404 None", false}, {"302 Elsewhere", false}, {"200 OK", false},
+	} {
+		t.Run(tt.status, func(t *testing.T) {
+			closed := make(chan struct{})
+			bad := listen(t, func(c net.Conn, req *http.Request) {
+				_, _ = io.WriteString(c, "HTTP/1.1 "+tt.status+"\r\nContent-Length: 9\r\n\r\n")
+				silent(c, req)
+				close(closed)
+			})
+			good := listen(t, welcome)
+			p := newPoolOf(t, upstreamOf(bad.url(), good.url()))
+			c, err := p.Dial(t.Context(), &Handshake{Redial: true, Prefer: p.targets[0]})
+			if refused, ok := errors.AsType[*Refused](err); ok {
+				refused.Response.Body.Close()
+			}
+			if (err == nil) != tt.passes {
+				t.Errorf("got %v; want another target tried: %v", err, tt.passes)
+			}
+			if err == nil {
+				c.Close()
+			}
+			<-closed
+		})
+	}
+}
+
 // TestRefusalBodyStalls holds the rest of a body back: whoever reads it is
 // not held for ever.
 func TestRefusalBodyStalls(t *testing.T) {

@@ -35,6 +35,13 @@ func (e *Refused) Error() string {
 	return fmt.Sprintf("target %s answered %s", e.Target.Name(), e.Response.Status)
 }
 
+// passing reports whether another target, or the same one later, may answer
+// otherwise.
+func (e *Refused) passing() bool {
+	code := e.Response.StatusCode
+	return code >= 500 || code == http.StatusRequestTimeout || code == http.StatusTooManyRequests
+}
+
 // BadAnswer is an answer that is not a WebSocket server's: not HTTP, or a
 // 101 that breaks RFC 6455 section 4.1.
 type BadAnswer struct {

@@ -90,20 +90,3 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
-
-// FuzzParseSource reads whatever is written as a target's URL.
-func FuzzParseSource(f *testing.F) {
-	for _, seed := range []string{"ws://a:80/x", "unix:/x", "dns+wss://a", "srv+ws://_x._tcp.a", "http://[::1]:1"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, raw string) {
-		s, err := parseSource(raw)
-		if err != nil || s.kind != fixed {
-			return
-		}
-		again, err := parseSource(s.template.url)
-		if err != nil || again.template.url != s.template.url {
-			t.Errorf("%q becomes %q, which becomes %q, %v", raw, s.template.url, again.template.url, err)
-		}
-	})
-}

@@ -71,13 +71,11 @@ func compile(u config.Upstream) (*policy, error) {
 	urls := make(map[string]bool)
 	for i, t := range u.Targets {
 		path := fmt.Sprintf("targets[%d]", i)
-		s, err := parseSource(t.URL)
+		s, err := newSource(t)
 		if err != nil {
 			at(path, err)
 			continue
 		}
-		s.name = cmp.Or(t.Name, s.name)
-		s.weight = cmp.Or(t.Weight, 1)
 		url := cmp.Or(s.template.url, s.raw)
 		switch {
 		case s.weight < 0:

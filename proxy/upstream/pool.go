@@ -76,7 +76,7 @@ func (p *Pool) apply(pol *policy) {
 
 	wanted := make(map[string]bool)
 	for _, s := range pol.sources {
-		if s.kind != fixed {
+		if s.found() {
 			wanted[s.raw] = true
 		}
 	}
@@ -191,11 +191,11 @@ func (p *Pool) list() {
 func (p *Pool) members() []member {
 	var all []member
 	for _, s := range p.policy.sources {
-		if s.kind == fixed {
-			all = append(all, member{address: s.template, name: s.name, weight: s.weight})
+		if s.found() {
+			all = append(all, p.resolved[s.raw]...)
 			continue
 		}
-		all = append(all, p.resolved[s.raw]...)
+		all = append(all, member{address: s.template, name: s.name, weight: s.weight})
 	}
 	return all
 }

@@ -251,34 +251,32 @@ func keyErrors(err error) []*config.KeyError {
 	panic(fmt.Sprintf("%T in the tree: %v", err, err))
 }
 
-func TestParseSource(t *testing.T) {
-	tests := []struct{ in, url, dial, host, path, name string }{
-		{"ws://a", "ws://a:80", "a:80", "a", "", "a:80"},
-		{"wss://a/", "wss://a:443", "a:443", "a", "", "a:443"},
-		{"http://a:81/x/", "ws://a:81/x", "a:81", "a:81", "/x", "a:81"},
-		{"HTTPS://a/x%2Fy", "wss://a:443/x%2Fy", "a:443", "a", "/x%2Fy", "a:443"},
-		{"ws://[::1]:9000", "ws://[::1]:9000", "[::1]:9000", "[::1]:9000", "", "[::1]:9000"},
-		{"unix:/run/x", "unix:/run/x", "/run/x", "localhost", "", "unix:/run/x"},
-		{"unix:///run/x", "unix:/run/x", "/run/x", "localhost", "", "unix:/run/x"},
+func TestNewSource(t *testing.T) {
+	tests := []struct{ in, name, url, dial, host, path, called string }{
+		{"ws://a", "", "ws://a:80", "a:80", "a", "", "a:80"},
+		{"wss://a/", "a:443", "wss://a:443", "a:443", "a", "", "a:443"},
+		{"http://a:81/x/", "blue", "ws://a:81/x", "a:81", "a:81", "/x", "blue"},
+		{"https://a:80/x%2Fy", "", "wss://a:80/x%2Fy", "a:80", "a:80", "/x%2Fy", "a:80"},
+		{"ws://[::1]:9000", "", "ws://[::1]:9000", "[::1]:9000", "[::1]:9000", "", "[::1]:9000"},
+		{"ws://[::1]", "", "ws://[::1]:80", "[::1]:80", "[::1]", "", "[::1]:80"},
+		{"unix:/run/x", "", "unix:/run/x", "/run/x", "localhost", "", "unix:/run/x"},
+		{"dns+ws://a:81/x", "a:81", "", "", "a:81", "/x", ""},
+		{"dns+ws://a:81/x", "blue", "", "", "a:81", "/x", "blue"},
+		{"srv+wss://_ws._tcp.a", "", "", "", "", "", ""},
 	}
 	for _, tt := range tests {
-		s, err := parseSource(tt.in)
+		s, err := newSource(config.Target{URL: tt.in, Name: tt.name})
 		if err != nil {
 			t.Errorf("%s: %v", tt.in, err)
 			continue
 		}
 		a := s.template
-		if a.url != tt.url || a.dial != tt.dial || a.host != tt.host || a.path != tt.path || s.name != tt.name {
-			t.Errorf("%s: got %+v named %s, want %+v", tt.in, a, s.name, tt)
+		if a.url != tt.url || a.dial != tt.dial || a.host != tt.host || a.path != tt.path || s.name != tt.called {
+			t.Errorf("%s: got %+v named %q, want %+v", tt.in, a, s.name, tt)
 		}
 	}
-	for _, bad := range []string{
-		"", "a:80", "//a", "ftp://a", "ws://", "ws://:80", "ws://u:p@a", "ws://a?q", "ws://a?", "ws://a#f",
-		"ws://a:port", "unix:", "unix:x", "unix://x", "dns+unix:/x", "dns+ftp://a", "srv+ws://a:80", "dns+ws://", "ws:a", "ws://a b/",
-	} {
-		if s, err := parseSource(bad); err == nil {
-			t.Errorf("%q is taken for a target: %+v", bad, s)
-		}
+	if _, err := newSource(config.Target{URL: "ftp://a"}); err == nil {
+		t.Error("ftp is taken for a target")
 	}
 }
 

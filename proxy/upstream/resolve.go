@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/stentproxy/stent/config"
 )
 
 const (
@@ -57,16 +58,16 @@ func (p *Pools) lookup(ctx context.Context, s source) ([]member, error) {
 	defer cancel()
 	var members []member
 	var err error
-	if s.kind == bySRV {
+	if s.discovery == config.DiscoverSRV {
 		members, err = p.lookupSRV(ctx, s)
 	} else {
 		members, err = p.lookupHost(ctx, s)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look up %s: %w", s.lookup, err)
+		return nil, fmt.Errorf("look up %s: %w", s.host, err)
 	}
 	if len(members) == 0 {
-		return nil, fmt.Errorf("look up %s: no address", s.lookup)
+		return nil, fmt.Errorf("look up %s: no address", s.host)
 	}
 	slices.SortFunc(members, func(a, b member) int {
 		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.url, b.url))
@@ -76,7 +77,7 @@ func (p *Pools) lookup(ctx context.Context, s source) ([]member, error) {
 
 // lookupHost makes every address of a name a target.
 func (p *Pools) lookupHost(ctx context.Context, s source) ([]member, error) {
-	hosts, err := p.resolver.LookupHost(ctx, s.lookup)
+	hosts, err := p.resolver.LookupHost(ctx, s.host)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +91,7 @@ func (p *Pools) lookupHost(ctx context.Context, s source) ([]member, error) {
 // lookupSRV makes every SRV record a target (RFC 2782). Its host is looked up
 // when it is dialled.
 func (p *Pools) lookupSRV(ctx context.Context, s source) ([]member, error) {
-	_, records, err := p.resolver.LookupSRV(ctx, "", "", s.lookup)
+	_, records, err := p.resolver.LookupSRV(ctx, "", "", s.host)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +101,7 @@ func (p *Pools) lookupSRV(ctx context.Context, s source) ([]member, error) {
 		if host == "" {
 			continue // "." says that the service is not offered here
 		}
-		m := s.member(s.template.at(host, strconv.Itoa(int(r.Port))))
+		m := s.member(s.template.at(host, int(r.Port)))
 		m.priority = int(r.Priority)
 		// A weight of 0 is "hardly ever" beside others and "equal" among
 		// zeros: a weight of 1 is close to both.

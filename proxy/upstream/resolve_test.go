@@ -90,7 +90,7 @@ func TestDialWaitsForTheFirstAnswer(t *testing.T) {
 		n.set("10.0.0.1:80", welcome)
 		n.name("a", nil, "10.0.0.1")
 		pools := NewPools(n.options())
-		p := update(t, pools, upstreamOf("dns+ws://a"))
+		p := update(t, pools, upstreamOf("dns+ws://a:80"))
 		go func() {
 			time.Sleep(time.Second)
 			serve(t, pools)
@@ -105,7 +105,7 @@ func TestDialWaitsForTheFirstAnswer(t *testing.T) {
 		for _, tt := range []struct {
 			url  string
 			want time.Duration
-		}{{"dns+ws://none", 0}, {"dns+ws://other", 5 * time.Second}} {
+		}{{"dns+ws://none:80", 0}, {"dns+ws://other:80", 5 * time.Second}} {
 			other := NewPools(n.options())
 			q := update(t, other, upstreamOf(tt.url))
 			if tt.want == 0 {

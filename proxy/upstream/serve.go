@@ -70,7 +70,7 @@ func (p *Pools) tasks() map[task]bool {
 	for _, pool := range p.all() {
 		pool.mu.Lock()
 		for _, s := range pool.policy.sources {
-			if s.kind != fixed {
+			if s.found() {
 				all[task{pool: pool, source: s}] = true
 			}
 		}
