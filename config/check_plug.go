@@ -41,7 +41,7 @@ func (c *checker) accepts(formats AcceptsPlug, path string) {
 		if slices.Contains([]string{"html", "json", "text"}, format) {
 			continue
 		}
-		if media, params, err := mime.ParseMediaType(format); err != nil || !strings.Contains(media, "/") || len(params) > 0 {
+		if media, params, err := mime.ParseMediaType(format); err != nil || !strings.Contains(media, "/") || strings.Contains(media, "*") || len(params) > 0 {
 			c.fail(item(path, i), "%q is no format; want html, json, text, or a media type such as image/png", format)
 		}
 	}

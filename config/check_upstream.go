@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -48,25 +49,29 @@ func (c *checker) targets(u Upstream, path string) {
 		c.fail(path, "required: at least one target")
 	}
 	tls := false
-	named := make(map[string]string)
+	names, addresses := make(map[string]string), make(map[string]string)
 	for i, t := range u.Targets {
 		at := item(path, i)
-		endpoint, err := t.Endpoint()
+		endpoint, err := t.endpoint()
 		if err != nil {
 			c.fail(c.urlPath(at), "%s", err)
 		}
-		tls = tls || endpoint.TLS || err != nil
+		tls = tls || endpoint.tls || err != nil
 		if t.Weight < 1 || t.Weight > maxWeight {
 			c.fail(join(at, "weight"), "must be between 1 and %d; a target is taken out by draining it", maxWeight)
 		}
 		if !validTargetName(t.Name) {
 			c.fail(join(at, "name"), "a target's name is up to %d printable characters without spaces", maxTargetName)
 		}
-		if earlier, taken := named[t.Name]; taken {
-			c.fail(at, "%s is called %q already", earlier, t.Name)
-			continue
+		address := fmt.Sprint(endpoint)
+		switch {
+		case err == nil && addresses[address] != "":
+			c.fail(c.urlPath(at), "%s has this address already", addresses[address])
+		case t.Name != "" && names[t.Name] != "":
+			c.fail(at, "%s is called %q already", names[t.Name], t.Name)
+		default:
+			names[t.Name], addresses[address] = at, at
 		}
-		named[t.Name] = at
 	}
 	if u.TLS != (UpstreamTLS{}) && !tls {
 		c.warn(join(parent(path), "tls"), "no target has a wss or https URL: the settings have no effect")

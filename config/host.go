@@ -24,7 +24,10 @@ func validHost(host string) bool {
 
 // validHostPattern checks the host of a route or scope.
 func validHostPattern(pattern string) error {
-	if validHost(strings.TrimPrefix(pattern, "*.")) {
+	if addr, err := netip.ParseAddr(pattern); err == nil && addr.Is6() {
+		return fmt.Errorf("write the address as it stands in a request, [%s]", pattern)
+	}
+	if validHost(strings.TrimPrefix(pattern, "*.")) && !strings.HasSuffix(pattern, ".") {
 		return nil
 	}
 	if pattern == "*" {

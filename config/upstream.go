@@ -94,7 +94,7 @@ type UpstreamTLS struct {
 
 // Health asks each target at an interval.
 type Health struct {
-	// Path is requested with GET; 2xx is healthy.
+	// Path is requested with GET; 2xx and 3xx are healthy.
 	Path string `yaml:"path"`
 	// Interval is the time between two requests.
 	Interval Duration `yaml:"interval"`
