@@ -59,6 +59,9 @@ func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		badRequest("the path has characters that can't be sent on unchanged").ServeHTTP(w, r)
 		return
 	}
+	// An upstream may answer before it has the whole request. net/http would
+	// then throw a part of the body away.
+	_ = http.NewResponseController(w).EnableFullDuplex()
 	info := plug.From(r)
 	body := newPacedBody(w, r, f.bodyStall)
 	up := UpHeader(r, info)
@@ -90,21 +93,21 @@ func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			problem := problemOf(err)
-			if body.stalled.Load() {
-				problem = requestTimeout()
+			switch {
+			case body.stalled():
+				requestTimeout().ServeHTTP(w, r)
+			case r.Context().Err() != nil:
+				panic(http.ErrAbortHandler) // the client is gone: no answer
+			default:
+				f.fail(w, r, err, problemOf(err))
 			}
-			f.fail(w, r, err, problem)
 		},
 	}
 	proxy.ServeHTTP(newPacedWriter(w, f.endpoint.Route.Timeouts.Write.Std()), r)
 }
 
-// fail answers r with problem, unless the client is no longer there.
+// fail answers r with problem, or with err where it is one.
 func (f *forward) fail(w http.ResponseWriter, r *http.Request, err error, problem *Problem) {
-	if r.Context().Err() != nil {
-		panic(http.ErrAbortHandler) // how net/http is told that there is no answer
-	}
 	if own, ok := errors.AsType[*Problem](err); ok {
 		problem = own
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"os"
 	"sync/atomic"
 	"time"
 )
@@ -23,7 +22,9 @@ type pacedBody struct {
 	stall   time.Duration
 	// trailer has its values once the body has been read to its end.
 	trailer http.Header
-	stalled atomic.Bool
+	// until is when the pause that the client makes will be too long, in Unix
+	// nanoseconds; 0 while nothing is waited for.
+	until atomic.Int64
 }
 
 func newPacedBody(w http.ResponseWriter, r *http.Request, stall time.Duration) *pacedBody {
@@ -37,21 +38,31 @@ func newPacedBody(w http.ResponseWriter, r *http.Request, stall time.Duration) *
 	return b
 }
 
+// stalled says whether the client has paused too long. net/http cancels the
+// request's context with any failed read, before Read can return: asking the
+// clock does not race with that.
+func (b *pacedBody) stalled() bool {
+	until := b.until.Load()
+	return until != 0 && time.Now().UnixNano() >= until
+}
+
 // Read implements io.Reader.
 func (b *pacedBody) Read(p []byte) (int, error) {
+	until := time.Now().Add(b.stall)
+	b.until.Store(until.UnixNano())
 	// A writer that has no deadlines is not a client that could stall.
-	_ = b.client.SetReadDeadline(time.Now().Add(b.stall))
+	_ = b.client.SetReadDeadline(until)
 	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		// net/http goes on reading, to learn when the client leaves.
+	if err == nil || errors.Is(err, io.EOF) {
+		b.until.Store(0)
+	}
+	// After another error the deadline stays, or net/http would wait for the
+	// rest of the body in vain.
+	if errors.Is(err, io.EOF) {
+		// It goes on reading, to learn when the client leaves.
 		_ = b.client.SetReadDeadline(time.Time{})
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			b.stalled.Store(true)
-		}
-		if errors.Is(err, io.EOF) {
-			for name := range b.trailer {
-				b.trailer[name] = b.request.Trailer[name]
-			}
+		for name := range b.trailer {
+			b.trailer[name] = b.request.Trailer[name]
 		}
 	}
 	return n, err

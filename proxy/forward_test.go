@@ -1,0 +1,452 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/plug"
+	"go.uber.org/zap"
+)
+
+// forwarding is a listener whose one route proxies plain requests.
+type forwarding struct {
+	*Listener
+	forward *forward
+	// released counts the targets given back.
+	released chan struct{}
+}
+
+// mustForward proxies to base, through pick where it is given.
+func mustForward(t *testing.T, route config.Route, base string, pick pickTarget) *forwarding {
+	t.Helper()
+	f := &forwarding{released: make(chan struct{}, 100)}
+	target, err := url.Parse(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	via := &http.Transport{DisableCompression: true}
+	if pick == nil {
+		pick = func(*http.Request, string) (*url.URL, http.RoundTripper, func(), error) {
+			return target, via, func() { f.released <- struct{}{} }, nil
+		}
+	}
+	table := mustTable(t, &config.Config{
+		Endpoint: []config.Plug{{Name: "request_id"}, {Name: "headers", Config: &config.HeadersPlug{
+			Response: config.HeaderChange{Set: map[string]string{"X-Edited": "yes"}, Remove: []string{"X-Powered-By"}},
+		}}},
+		Routes: []config.Route{route},
+	})
+	f.forward = newForward(table.Endpoints[0], pick, zap.NewNop())
+	table.Endpoints[0].Serve = f.forward
+	f.Listener = mustListen(t, config.Listener{}, testLimits(), &Door{Table: func() *Table { return table }, Log: zap.NewNop()})
+	t.Cleanup(via.CloseIdleConnections)
+	serve(t, f.Listener)
+	return f
+}
+
+// backend serves h until the test ends.
+func backend(t *testing.T, h http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewUnstartedServer(h)
+	s.Config.DisableGeneralOptionsHandler = true
+	s.Start()
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// client is one that leaves nothing behind.
+func client(t *testing.T) *http.Client {
+	via := &http.Transport{DisableCompression: true}
+	t.Cleanup(via.CloseIdleConnections)
+	return &http.Client{Transport: via, Timeout: patience}
+}
+
+// What goes up is what the client sent, byte for byte.
+func TestForwardTarget(t *testing.T) {
+	var seen string
+	base := backend(t, func(_ http.ResponseWriter, r *http.Request) { seen = r.Host + " " + r.RequestURI })
+	name := strings.TrimPrefix(base, "http://")
+	plain := config.Route{Path: "/*"}
+	for _, tt := range []struct {
+		name  string
+		route config.Route
+		base  string
+		send  string
+		want  string
+	}{
+		{"plain", plain, "", "/a/b?c=d", "asked.test /a/b?c=d"},
+		{"semicolons", plain, "", "/a;b?c=d;e=f&g;h", "asked.test /a;b?c=d;e=f&g;h"},
+		{"broken query", plain, "", "/a?%zz=%&&=;", "asked.test /a?%zz=%&&=;"},
+		{"empty query", plain, "", "/a?", "asked.test /a?"},
+		{"two question marks", plain, "", "/a??b?", "asked.test /a??b?"},
+		{"encoded", plain, "", "/a%2Fb%2fc%20%7e%41", "asked.test /a%2Fb%2fc%20%7e%41"},
+		{"not encoded", plain, "", "/caf\xc3\xa9/\xff\"<>{}|^`?\xff\"'", "asked.test /caf\xc3\xa9/\xff\"<>{}|^`?\xff\"'"},
+		{"slashes", plain, "", "//a///b//", "asked.test //a///b//"},
+		{"slashes and semicolons", plain, "", "//a;b?c;d", "asked.test //a;b?c;d"},
+		{"root", plain, "", "/", "asked.test /"},
+		{"colon", plain, "", "/a:b", "asked.test /a:b"},
+		{"absolute", plain, "", "http://other.test/a;b?c;d", "other.test /a;b?c;d"},
+		{"a URL in the query", plain, "", "/a?u=http://b/%2e%2e", "asked.test /a?u=http://b/%2e%2e"},
+		{"behind a base", plain, "/ba%2fse", "/a?b;c", "asked.test /ba%2fse/a?b;c"},
+		{"behind a base with a slash", plain, "/base/", "/a", "asked.test /base/a"},
+		{"stripped", config.Route{Path: "/live/socket/*", StripPrefix: true}, "", "//live/%73ocket//a%2fb;c?d;e", "asked.test //a%2fb;c?d;e"},
+		{"stripped to nothing", config.Route{Path: "/live/*", StripPrefix: true}, "", "/live?d;e", "asked.test /?d;e"},
+		{"stripped behind a base", config.Route{Path: "/live/*", StripPrefix: true}, "/base", "/live", "asked.test /base"},
+		{"host of the target", config.Route{Path: "/*", HostHeader: config.HostTarget}, "", "/a", name + " /a"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			seen = ""
+			f := mustForward(t, tt.route, base+tt.base, nil)
+			c := dialed(t, f.Listener)
+			fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: asked.test\r\nConnection: close\r\n\r\n", tt.send)
+			if got, body := readStatus(t, bufio.NewReader(c)); got != 200 {
+				t.Fatalf("status %d: %s", got, body)
+			}
+			if seen != tt.want {
+				t.Errorf("went up as %q, want %q", seen, tt.want)
+			}
+			<-f.released
+		})
+	}
+	t.Run("what a URL can't hold", func(t *testing.T) {
+		c := dialed(t, mustForward(t, plain, base, nil).Listener)
+		io.WriteString(c, "GET //a\"b HTTP/1.1\r\nHost: asked.test\r\nConnection: close\r\n\r\n")
+		if got, _ := readStatus(t, bufio.NewReader(c)); got != 400 {
+			t.Errorf("status %d, want 400", got)
+		}
+	})
+}
+
+func TestForwardHeaders(t *testing.T) {
+	var seen http.Header
+	base := backend(t, func(w http.ResponseWriter, r *http.Request) {
+		seen = r.Header
+		w.Header().Set("X-Powered-By", "php")
+		w.Header().Set("Connection", "X-Hop")
+		w.Header().Set("X-Hop", "1")
+		w.WriteHeader(http.StatusTeapot)
+	})
+	f := mustForward(t, config.Route{Path: "/*"}, base, nil)
+	c := dialed(t, f.Listener)
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\nForwarded: for=1.1.1.1\r\n"+
+		"Connection: Upgrade, X-Gone\r\nUpgrade: h2c\r\nX-Gone: 1\r\nStent-Session: 1\r\nTE: trailers\r\nX-Kept: a;b\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	for name, want := range map[string]string{
+		"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "a", "X-Kept": "a;b", "Te": "trailers",
+		"Forwarded": "", "Upgrade": "", "Connection": "", "X-Gone": "", "Stent-Session": "", "User-Agent": "",
+	} {
+		if got := strings.Join(seen[name], "|"); got != want {
+			t.Errorf("%s went up as %q, want %q", name, got, want)
+		}
+	}
+	if resp.StatusCode != http.StatusTeapot || seen.Get("X-Request-Id") == "" || resp.Header.Get("X-Request-Id") != seen.Get("X-Request-Id") {
+		t.Errorf("status %d, request id %q up and %q back", resp.StatusCode, seen.Get("X-Request-Id"), resp.Header.Get("X-Request-Id"))
+	}
+	if resp.Header.Get("X-Edited") != "yes" || resp.Header.Get("X-Powered-By") != "" || resp.Header.Get("X-Hop") != "" {
+		t.Errorf("came back as %v", resp.Header)
+	}
+}
+
+func TestForwardTrailersAndHints(t *testing.T) {
+	var up http.Header
+	base := backend(t, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		up = r.Trailer
+		w.Header().Set("Link", "</a.css>")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Set("Trailer", "X-Down")
+		io.WriteString(w, "body")
+		w.Header().Set("X-Down", "down")
+	})
+	f := mustForward(t, config.Route{Path: "/*"}, base, nil)
+	hints := 0
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+		if code == http.StatusEarlyHints && h.Get("Link") == "</a.css>" {
+			hints++
+		}
+		return nil
+	}})
+	req, err := http.NewRequestWithContext(ctx, "POST", "http://"+f.Addr().String()+"/", io.MultiReader(strings.NewReader("data")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Trailer = http.Header{"X-Up": {"up"}, "Stent-Session": {"forged"}}
+	resp, err := client(t).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil || string(body) != "body" {
+		t.Errorf("body %q, %v", body, err)
+	}
+	if got := resp.Trailer.Get("X-Down"); got != "down" {
+		t.Errorf("trailer came back as %q", got)
+	}
+	if len(up) != 1 || up.Get("X-Up") != "up" {
+		t.Errorf("trailers went up as %v", up)
+	}
+	if hints != 1 {
+		t.Errorf("%d early hints, want 1", hints)
+	}
+}
+
+// Each piece of an answer is passed on when it comes.
+func TestForwardStreams(t *testing.T) {
+	next := make(chan struct{})
+	base := backend(t, func(w http.ResponseWriter, r *http.Request) {
+		for range 3 {
+			fmt.Fprintln(w, "tick")
+			w.(http.Flusher).Flush()
+			select {
+			case <-next:
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+	f := mustForward(t, config.Route{Path: "/*", Timeouts: config.Timeouts{Write: config.Duration(patience)}}, base, nil)
+	resp, err := client(t).Get("http://" + f.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for range 3 {
+		if !lines.Scan() { // hangs where it is buffered
+			t.Fatal(lines.Err())
+		}
+		next <- struct{}{}
+	}
+	if lines.Scan() || lines.Err() != nil {
+		t.Errorf("the answer ends with %q, %v", lines.Text(), lines.Err())
+	}
+}
+
+func TestForwardLargeBodies(t *testing.T) {
+	const size = 24 << 20
+	base := backend(t, func(w http.ResponseWriter, r *http.Request) {
+		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+			t.Error(err)
+		}
+		io.Copy(w, r.Body)
+	})
+	f := mustForward(t, config.Route{Path: "/*", Timeouts: config.Timeouts{Write: config.Duration(patience)}}, base, nil)
+	sent, got := sha256.New(), sha256.New()
+	zeros := io.LimitReader(patterned{}, size)
+	// Both ways at once: the body goes up while its echo comes down.
+	resp, err := client(t).Post("http://"+f.Addr().String(), "a/b", io.TeeReader(zeros, sent))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	n, err := io.Copy(got, resp.Body)
+	if err != nil || n != size {
+		t.Fatalf("%d bytes came back, %v", n, err)
+	}
+	if string(got.Sum(nil)) != string(sent.Sum(nil)) {
+		t.Error("other bytes came back")
+	}
+}
+
+// An upstream that has heard enough is passed on, and the client with it.
+func TestForwardEarlyRefusal(t *testing.T) {
+	base := backend(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Connection", "close")
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+	})
+	f := mustForward(t, config.Route{Path: "/*"}, base, nil)
+	c := dialed(t, f.Listener)
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
+		io.CopyN(c, patterned{}, 100_000_000) // fails half-way
+	}()
+	if got, _ := readStatus(t, bufio.NewReader(c)); got != 413 {
+		t.Errorf("status %d, want 413", got)
+	}
+	<-f.released
+	c.Close()
+	<-written
+}
+
+// patterned is endless.
+type patterned struct{}
+
+func (patterned) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = byte(i * 7)
+	}
+	return len(p), nil
+}
+
+func TestForwardClientLeaves(t *testing.T) {
+	began, left := make(chan struct{}), make(chan struct{})
+	base := backend(t, func(_ http.ResponseWriter, r *http.Request) {
+		close(began)
+		<-r.Context().Done()
+		close(left)
+	})
+	f := mustForward(t, config.Route{Path: "/*"}, base, nil)
+	c := dialed(t, f.Listener)
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-began
+	c.Close()
+	<-left
+	<-f.released
+}
+
+// timedOut is a round trip that takes too long.
+type timedOut struct{}
+
+func (timedOut) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, &net.OpError{Op: "dial", Err: context.DeadlineExceeded}
+}
+
+func TestForwardFailures(t *testing.T) {
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	nonsense, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nonsense.Close()
+	go func() {
+		for {
+			c, err := nonsense.Accept()
+			if err != nil {
+				return
+			}
+			c.Read(make([]byte, 1)) // an answer before the request would be none
+			io.WriteString(c, "SSH-2.0-nonsense\r\n\r\n")
+			c.Close()
+		}
+	}()
+	to := func(address string, via http.RoundTripper, err error) pickTarget {
+		return func(*http.Request, string) (*url.URL, http.RoundTripper, func(), error) {
+			return &url.URL{Scheme: "http", Host: address}, via, func() {}, err
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		pick pickTarget
+		want int
+	}{
+		{"no target", to("", nil, errors.New("all down")), 503},
+		{"a problem", to("", nil, &Problem{Status: 429}), 429},
+		{"refused", to(closed.Addr().String(), &http.Transport{DisableKeepAlives: true}, nil), 502},
+		{"nonsense", to(nonsense.Addr().String(), &http.Transport{DisableKeepAlives: true}, nil), 502},
+		{"too slow", to("host", timedOut{}, nil), 504},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := mustForward(t, config.Route{Path: "/*"}, "", tt.pick)
+			resp, err := client(t).Get("http://" + f.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			body, err := io.ReadAll(resp.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.StatusCode != tt.want || resp.Header.Get("Content-Type") != "application/problem+json" || resp.Header.Get("X-Edited") != "yes" {
+				t.Errorf("got %d %v, want %d", resp.StatusCode, resp.Header, tt.want)
+			}
+			if !strings.Contains(string(body), `"request_id"`) {
+				t.Errorf("body %s has no request id", body)
+			}
+		})
+	}
+}
+
+func TestForwardStalledBody(t *testing.T) {
+	base := backend(t, func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+	f := mustForward(t, config.Route{Path: "/*"}, base, nil)
+	f.forward.bodyStall = 50 * time.Millisecond
+	c := dialed(t, f.Listener)
+	io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+	if got, _ := readStatus(t, bufio.NewReader(c)); got != 408 {
+		t.Errorf("status %d, want 408", got)
+	}
+	<-f.released
+}
+
+// The deadline of a body must not end the wait for its answer.
+func TestForwardSlowAnswer(t *testing.T) {
+	const stall = 30 * time.Millisecond
+	base := backend(t, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		select {
+		case <-time.After(10 * stall): // longer than the stall: this is what is tested
+			io.WriteString(w, "late")
+		case <-r.Context().Done():
+		}
+	})
+	f := mustForward(t, config.Route{Path: "/*", Timeouts: config.Timeouts{Write: config.Duration(stall)}}, base, nil)
+	f.forward.bodyStall = stall
+	c := client(t)
+	for range 2 { // on the same connection
+		resp, err := c.Post("http://"+f.Addr().String(), "a/b", strings.NewReader("abc"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || string(body) != "late" {
+			t.Errorf("got %q, %v", body, err)
+		}
+	}
+}
+
+func TestForwardStalledReader(t *testing.T) {
+	left := make(chan struct{})
+	base := backend(t, func(w http.ResponseWriter, _ *http.Request) {
+		defer close(left)
+		io.Copy(w, patterned{})
+	})
+	f := mustForward(t, config.Route{Path: "/*", Timeouts: config.Timeouts{Write: config.Duration(100 * time.Millisecond)}}, base, nil)
+	c := dialed(t, f.Listener)
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-left // the client reads nothing, and yet it ends
+	<-f.released
+}
+
+// plain requests hold what plugs took until they end, and no longer.
+func TestForwardEndsItsInfo(t *testing.T) {
+	base := backend(t, func(http.ResponseWriter, *http.Request) {})
+	f := mustForward(t, config.Route{Path: "/*"}, base, nil)
+	ended := make(chan struct{}, 1)
+	inner := f.forward
+	inner.endpoint.Serve = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		plug.From(r).OnEnd(func() { ended <- struct{}{} })
+		inner.ServeHTTP(w, r)
+	})
+	resp, err := client(t).Get("http://" + f.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	<-ended
+}
