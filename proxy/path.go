@@ -51,6 +51,9 @@ func decodePath(raw string) (path string, ok bool) {
 	if strings.ContainsAny(raw, "\\#\x00") {
 		return "", false
 	}
+	if !strings.ContainsAny(raw, "%;") && !strings.Contains(raw, "//") && !strings.Contains(raw, "/.") {
+		return raw, strings.HasPrefix(raw, "/") // as most paths are
+	}
 	var b strings.Builder
 	b.Grow(len(raw))
 	for segment := range strings.SplitSeq(raw, "/") {
