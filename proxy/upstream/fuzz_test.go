@@ -10,6 +10,8 @@ import (
 	"net/http/httptest"
 	"testing"
 	"time"
+
+	"github.com/stentproxy/stent/config"
 )
 
 // answerConn is a connection to a backend that has answered already.
@@ -87,6 +89,23 @@ func FuzzAnswer(f *testing.F) {
 		}
 		if refused.Response.StatusCode == http.StatusSwitchingProtocols {
 			t.Error("a 101 as a refusal")
+		}
+	})
+}
+
+// FuzzNewSource reads whatever is written as a target's URL.
+func FuzzNewSource(f *testing.F) {
+	for _, seed := range []string{"ws://a:80/x", "unix:/x", "dns+wss://a", "srv+ws://_x._tcp.a", "http://[::1]:1"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		s, err := newSource(config.Target{URL: raw})
+		if err != nil || s.found() {
+			return
+		}
+		again, err := newSource(config.Target{URL: s.template.url})
+		if err != nil || again.template.url != s.template.url {
+			t.Errorf("%q becomes %q, which becomes %q, %v", raw, s.template.url, again.template.url, err)
 		}
 	})
 }

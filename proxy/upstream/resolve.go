@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-
-	"github.com/stentproxy/stent/config"
 )
 
 const (
@@ -58,7 +56,7 @@ func (p *Pools) lookup(ctx context.Context, s source) ([]member, error) {
 	defer cancel()
 	var members []member
 	var err error
-	if s.discovery == config.DiscoverSRV {
+	if s.discovery == bySRV {
 		members, err = p.lookupSRV(ctx, s)
 	} else {
 		members, err = p.lookupHost(ctx, s)
