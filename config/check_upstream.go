@@ -52,11 +52,11 @@ func (c *checker) targets(u Upstream, path string) {
 	names, addresses := make(map[string]string), make(map[string]string)
 	for i, t := range u.Targets {
 		at := item(path, i)
-		endpoint, err := t.endpoint()
+		endpoint, err := t.Endpoint()
 		if err != nil {
 			c.fail(c.urlPath(at), "%s", err)
 		}
-		tls = tls || endpoint.tls || err != nil
+		tls = tls || endpoint.TLS || err != nil
 		if t.Weight < 1 || t.Weight > maxWeight {
 			c.fail(join(at, "weight"), "must be between 1 and %d; a target is taken out by draining it", maxWeight)
 		}

@@ -10,82 +10,82 @@ import (
 	"strings"
 )
 
-// discovery says how the addresses of a target are found.
-type discovery string
+// Discovery says how the addresses of a target are found.
+type Discovery string
 
-// The values of discovery.
+// The values of Discovery.
 const (
-	// discoverHost dials the host of the URL as it is.
-	discoverHost discovery = ""
-	// discoverUnix dials a unix socket.
-	discoverUnix discovery = "unix"
-	// discoverDNS makes a target of each A and AAAA record.
-	discoverDNS discovery = "dns"
-	// discoverSRV makes a target of each SRV record (RFC 2782).
-	discoverSRV discovery = "srv"
+	// DiscoverHost dials the host of the URL as it is.
+	DiscoverHost Discovery = ""
+	// DiscoverUnix dials a unix socket.
+	DiscoverUnix Discovery = "unix"
+	// DiscoverDNS makes a target of each A and AAAA record.
+	DiscoverDNS Discovery = "dns"
+	// DiscoverSRV makes a target of each SRV record (RFC 2782).
+	DiscoverSRV Discovery = "srv"
 )
 
-// endpoint is a target's URL taken apart.
-type endpoint struct {
-	discovery discovery
-	tls       bool
-	// host is without brackets; empty for a unix socket.
-	host string
-	// port is the URL's or its scheme's; 0 for unix sockets and SRV records.
-	port int
-	// path is put in front of the request's path, escaped as in the URL and
+// Endpoint is a target's URL taken apart.
+type Endpoint struct {
+	Discovery Discovery
+	TLS       bool
+	// Host is without brackets; empty for a unix socket.
+	Host string
+	// Port is the URL's or its scheme's; 0 for unix sockets and SRV records.
+	Port int
+	// Path is put in front of the request's path, escaped as in the URL and
 	// without a slash at its end.
-	path string
-	// socket is the path of a unix socket.
-	socket string
+	Path string
+	// Socket is the path of a unix socket.
+	Socket string
 }
 
-// address is host:port, the name for SRV records, or unix:/path.
-func (e endpoint) address() string {
-	switch e.discovery {
-	case discoverUnix:
-		return "unix:" + e.socket
-	case discoverSRV:
-		return e.host
-	case discoverHost, discoverDNS:
+// Address is host:port, the name for SRV records, or unix:/path.
+func (e Endpoint) Address() string {
+	switch e.Discovery {
+	case DiscoverUnix:
+		return "unix:" + e.Socket
+	case DiscoverSRV:
+		return e.Host
+	case DiscoverHost, DiscoverDNS:
 	}
-	return net.JoinHostPort(e.host, strconv.Itoa(e.port))
+	return net.JoinHostPort(e.Host, strconv.Itoa(e.Port))
 }
 
 // maxSocket is how long a path fits into sun_path (unix(7)).
 const maxSocket = 107
 
-// endpoint takes the target's URL apart. Its errors say what is wrong with
+// Endpoint takes the target's URL apart. Its errors say what is wrong with
 // the URL.
-func (t Target) endpoint() (endpoint, error) {
+func (t Target) Endpoint() (Endpoint, error) {
 	if socket, ok := strings.CutPrefix(t.URL, "unix:"); ok {
 		if !strings.HasPrefix(socket, "/") || len(socket) > maxSocket {
-			return endpoint{}, fmt.Errorf("want unix: and an absolute path of at most %d bytes", maxSocket)
+			return Endpoint{}, fmt.Errorf("want unix: and an absolute path of at most %d bytes", maxSocket)
 		}
-		return endpoint{discovery: discoverUnix, socket: path.Clean("/" + strings.TrimLeft(socket, "/"))}, nil
+		return Endpoint{Discovery: DiscoverUnix, Socket: path.Clean("/" + strings.TrimLeft(socket, "/"))}, nil
 	}
 	scheme, rest, ok := strings.Cut(t.URL, "://")
 	if !ok {
-		return endpoint{}, fmt.Errorf("%q is no URL; write it like ws://10.0.0.1:4000", t.URL)
+		return Endpoint{}, fmt.Errorf("%q is no URL; write it like ws://10.0.0.1:4000", t.URL)
 	}
-	var e endpoint
+	var e Endpoint
 	scheme = strings.ToLower(scheme)
-	if prefix, plain, found := strings.Cut(scheme, "+"); found {
-		e.discovery, scheme = discovery(prefix), plain
-		if e.discovery != discoverDNS && e.discovery != discoverSRV || scheme != "ws" && scheme != "wss" {
-			return endpoint{}, unknownScheme(t.URL)
+	if discovery, plain, found := strings.Cut(scheme, "+"); found {
+		e.Discovery, scheme = Discovery(discovery), plain
+		if e.Discovery != DiscoverDNS && e.Discovery != DiscoverSRV || scheme != "ws" && scheme != "wss" {
+			return Endpoint{}, unknownScheme(t.URL)
 		}
 	}
 	switch scheme {
 	case "ws", "http":
 	case "wss", "https":
-		e.tls = true
+		e.TLS = true
 	default:
-		return endpoint{}, unknownScheme(t.URL)
+		return Endpoint{}, unknownScheme(t.URL)
 	}
 	u, err := url.Parse(scheme + "://" + rest)
 	if err != nil {
-		return endpoint{}, errors.Unwrap(err)
+		return Endpoint{}, errors.Unwrap(err)
 	}
 	return e, e.fill(u)
 }
@@ -96,7 +96,7 @@ func unknownScheme(text string) error {
 }
 
 // fill takes what u says beside its scheme.
-func (e *endpoint) fill(u *url.URL) error {
+func (e *Endpoint) fill(u *url.URL) error {
 	switch {
 	case u.User != nil:
 		return errors.New("a target's URL holds no user or password")
@@ -109,25 +109,25 @@ func (e *endpoint) fill(u *url.URL) error {
 	case hasDotSegment(u.Path):
 		return errors.New("a target's path holds no dot segments")
 	}
-	e.host, e.path = u.Hostname(), strings.TrimRight(u.EscapedPath(), "/")
+	e.Host, e.Path = u.Hostname(), strings.TrimRight(u.EscapedPath(), "/")
 	switch port := u.Port(); {
-	case e.discovery == discoverSRV && port != "":
+	case e.Discovery == DiscoverSRV && port != "":
 		return errors.New("SRV records name the port; leave it out")
-	case e.discovery == discoverSRV:
-	case port == "" && e.discovery == discoverDNS:
+	case e.Discovery == DiscoverSRV:
+	case port == "" && e.Discovery == DiscoverDNS:
 		return errors.New("want a port, as in dns+ws://name:4000")
 	case port == "" && strings.HasSuffix(u.Host, ":"):
 		return errors.New("want a port after the colon")
-	case port == "" && e.tls:
-		e.port = 443
+	case port == "" && e.TLS:
+		e.Port = 443
 	case port == "":
-		e.port = 80
+		e.Port = 80
 	default:
 		n, err := strconv.Atoi(port)
 		if err != nil || n < 1 || n > 65535 {
 			return fmt.Errorf("port %s is not between 1 and 65535", port)
 		}
-		e.port = n
+		e.Port = n
 	}
 	return nil
 }
@@ -135,9 +135,9 @@ func (e *endpoint) fill(u *url.URL) error {
 // DefaultName is the name of a target that is given none: its address. It is
 // empty for names to be looked up, each address of which is a target.
 func (t Target) DefaultName() string {
-	e, err := t.endpoint()
-	if err != nil || e.discovery == discoverDNS || e.discovery == discoverSRV {
+	e, err := t.Endpoint()
+	if err != nil || e.Discovery == DiscoverDNS || e.Discovery == DiscoverSRV {
 		return ""
 	}
-	return e.address()
+	return e.Address()
 }

@@ -50,30 +50,30 @@ func errorText(err error) string {
 func TestEndpoint(t *testing.T) {
 	for _, test := range []struct {
 		url     string
-		want    endpoint
+		want    Endpoint
 		address string
 	}{
-		{"ws://10.0.0.1:4000", endpoint{host: "10.0.0.1", port: 4000}, "10.0.0.1:4000"},
-		{"WS://a", endpoint{host: "a", port: 80}, "a:80"},
-		{"wss://a/", endpoint{tls: true, host: "a", port: 443}, "a:443"},
-		{"http://a_b:1/x/y/", endpoint{host: "a_b", port: 1, path: "/x/y"}, "a_b:1"},
-		{"https://a/x%2Fy", endpoint{tls: true, host: "a", port: 443, path: "/x%2Fy"}, "a:443"},
-		{"ws://[::1]:9000", endpoint{host: "::1", port: 9000}, "[::1]:9000"},
-		{"dns+ws://a:1", endpoint{discovery: discoverDNS, host: "a", port: 1}, "a:1"},
-		{"dns+wss://a:1/x", endpoint{discovery: discoverDNS, tls: true, host: "a", port: 1, path: "/x"}, "a:1"},
-		{"srv+ws://_ws._tcp.a", endpoint{discovery: discoverSRV, host: "_ws._tcp.a"}, "_ws._tcp.a"},
-		{"unix:/run/a.sock", endpoint{discovery: discoverUnix, socket: "/run/a.sock"}, "unix:/run/a.sock"},
-		{"unix:///run//a.sock", endpoint{discovery: discoverUnix, socket: "/run/a.sock"}, "unix:/run/a.sock"},
+		{"ws://10.0.0.1:4000", Endpoint{Host: "10.0.0.1", Port: 4000}, "10.0.0.1:4000"},
+		{"WS://a", Endpoint{Host: "a", Port: 80}, "a:80"},
+		{"wss://a/", Endpoint{TLS: true, Host: "a", Port: 443}, "a:443"},
+		{"http://a_b:1/x/y/", Endpoint{Host: "a_b", Port: 1, Path: "/x/y"}, "a_b:1"},
+		{"https://a/x%2Fy", Endpoint{TLS: true, Host: "a", Port: 443, Path: "/x%2Fy"}, "a:443"},
+		{"ws://[::1]:9000", Endpoint{Host: "::1", Port: 9000}, "[::1]:9000"},
+		{"dns+ws://a:1", Endpoint{Discovery: DiscoverDNS, Host: "a", Port: 1}, "a:1"},
+		{"dns+wss://a:1/x", Endpoint{Discovery: DiscoverDNS, TLS: true, Host: "a", Port: 1, Path: "/x"}, "a:1"},
+		{"srv+ws://_ws._tcp.a", Endpoint{Discovery: DiscoverSRV, Host: "_ws._tcp.a"}, "_ws._tcp.a"},
+		{"unix:/run/a.sock", Endpoint{Discovery: DiscoverUnix, Socket: "/run/a.sock"}, "unix:/run/a.sock"},
+		{"unix:///run//a.sock", Endpoint{Discovery: DiscoverUnix, Socket: "/run/a.sock"}, "unix:/run/a.sock"},
 	} {
 		t.Run(test.url, func(t *testing.T) {
-			got, err := Target{URL: test.url}.endpoint()
+			got, err := Target{URL: test.url}.Endpoint()
 			if err != nil {
 				t.Fatal(err)
 			}
 			if got != test.want {
 				t.Errorf("got %+v, want %+v", got, test.want)
 			}
-			if address := got.address(); address != test.address {
+			if address := got.Address(); address != test.address {
 				t.Errorf("address: got %q, want %q", address, test.address)
 			}
 		})
