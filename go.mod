@@ -2,8 +2,6 @@ module github.com/stentproxy/stent
 
 go 1.26.0
 
-require github.com/goccy/go-yaml v1.19.2
-
 require (
 	github.com/agnivade/levenshtein v1.2.2 // indirect
 	github.com/alecthomas/kong v1.17.0 // indirect
