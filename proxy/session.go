@@ -79,6 +79,8 @@ type Session struct {
 	heldFor  atomic.Int64 // nanoseconds, without the current hold
 	heldAt   atomic.Int64 // unix nanoseconds of the current hold's start; 0 is none
 	moveTo   atomic.Pointer[upstream.Target]
+
+	subprotocol atomic.Pointer[string] // as the client was told; nil before
 }
 
 // opening is what passes between the worker and the handler of the HTTP
@@ -117,10 +119,10 @@ func (s *Session) Opened() time.Time { return s.opened }
 
 // Subprotocol returns the subprotocol that the client was told, or "".
 func (s *Session) Subprotocol() string {
-	if s.State() == Connecting {
-		return ""
+	if p := s.subprotocol.Load(); p != nil {
+		return *p
 	}
-	return s.agreed.Subprotocol
+	return ""
 }
 
 // Target returns the name of the upstream target that the session is or was

@@ -141,6 +141,7 @@ func (s *Session) admit(ctx context.Context, header http.Header) error {
 			return c.err
 		}
 		s.answered = true
+		s.subprotocol.Store(&s.agreed.Subprotocol)
 		s.opening = nil
 		s.offer = nil
 		s.setState(Open)
