@@ -36,12 +36,15 @@ func serve(cfg *config.Config, source func() (*config.Config, error), log *logge
 	if err := p.Listen(ctx); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
+	v, _ := build()
+	log.Info("listening", zap.Stringers("addresses", p.Addrs()), zap.String("version", v))
 	listening()
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
 	for {
 		select {
 		case err := <-done:
+			log.Info("stopped")
 			return err
 		case s := <-signals:
 			switch {
