@@ -212,7 +212,9 @@ func UpHeader(r *http.Request, info *plug.Info) http.Header {
 		}
 	}
 	up["X-Forwarded-Proto"] = []string{info.Scheme}
-	up["X-Forwarded-Host"] = []string{info.Host}
+	if info.Host != "" { // HTTP/1.0 needs none
+		up["X-Forwarded-Host"] = []string{info.Host}
+	}
 	info.ApplyRequest(up)
 	return up
 }
