@@ -2,11 +2,8 @@ package upstream
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
 	"net"
 	"net/url"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -28,105 +25,64 @@ type address struct {
 	serverName string
 }
 
-// discovery says how a target's addresses are found.
-type discovery uint8
-
-const (
-	written discovery = iota // in the URL itself
-	byHost                   // dns+: A and AAAA records
-	bySRV                    // srv+: SRV records (RFC 2782)
-)
-
-// source is one entry of `targets`. For one whose address is written it is
+// source is one entry of `targets`. For one that names a place its address is
 // complete; the others lack what DNS tells.
 type source struct {
 	// raw is the URL as written, by which resolved addresses are kept.
 	raw       string
 	name      string // "" where each address found gets its own
 	weight    int
-	discovery discovery
+	discovery config.Discovery
 	host      string // to look up
-	port      int    // of byHost
+	port      int    // of DiscoverDNS
 	template  address
 }
 
 // newSource takes a target's URL apart. Its errors say what is wrong with
-// the URL; config says most of it earlier, and where.
+// the URL.
 func newSource(t config.Target) (source, error) {
-	s := source{raw: t.URL, weight: cmp.Or(t.Weight, 1)}
-	if path, ok := strings.CutPrefix(t.URL, "unix:"); ok {
-		if !strings.HasPrefix(path, "/") {
-			return s, errors.New("a unix target is unix:/absolute/path")
-		}
-		s.template = address{network: "unix", dial: filepath.Clean(path), host: "localhost"}
-		s.template.url = "unix:" + s.template.dial
-		s.name = cmp.Or(t.Name, s.template.url)
-		return s, nil
-	}
-	u, err := url.Parse(t.URL)
+	e, err := t.Endpoint()
 	if err != nil {
-		return s, fmt.Errorf("parse target URL: %w", err)
+		return source{}, err
 	}
-	scheme := u.Scheme
-	switch prefix, plain, _ := strings.Cut(scheme, "+"); prefix {
-	case "dns":
-		s.discovery, scheme = byHost, plain
-	case "srv":
-		s.discovery, scheme = bySRV, plain
+	s := source{
+		raw: t.URL, name: cmp.Or(t.Name, t.DefaultName()), weight: cmp.Or(t.Weight, 1),
+		discovery: e.Discovery, host: e.Host, port: e.Port,
+		template: address{network: "tcp", path: e.Path, tls: e.TLS, serverName: e.Host},
 	}
-	s.port = 80
-	switch scheme {
-	case "ws", "http":
-	case "wss", "https":
-		s.template.tls, s.port = true, 443
-	default:
-		return s, fmt.Errorf("target %q has none of the schemes ws, wss, http, https, unix, dns+ws(s) and srv+ws(s)", t.URL)
-	}
-	switch {
-	case u.Hostname() == "":
-		return s, errors.New("target URL has no host")
-	case u.User != nil:
-		return s, errors.New("target URL must not hold a user or password")
-	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return s, errors.New("target URL must not have a query or fragment")
-	case s.discovery == bySRV && u.Port() != "":
-		return s, errors.New("the port of an srv target comes from its SRV records")
-	}
-	own := s.port
-	if u.Port() != "" {
-		if s.port, err = strconv.Atoi(u.Port()); err != nil || s.port < 1 || s.port > 65535 {
-			return s, fmt.Errorf("port %s is not between 1 and 65535", u.Port())
-		}
-	}
-	s.host, s.name = u.Hostname(), t.Name
-	s.template.network = "tcp"
-	s.template.path = strings.TrimRight(u.EscapedPath(), "/")
-	s.template.serverName = s.host
-	switch s.discovery {
-	case written:
-		s.template.host = hostHeader(s.host, s.port, own)
-		s.template = s.template.at(s.host, s.port)
-		s.name = cmp.Or(t.Name, s.template.dial)
-	case byHost:
-		s.template.host = hostHeader(s.host, s.port, own)
-	case bySRV:
-		s.template.serverName = serviceDomain(s.host)
+	switch e.Discovery {
+	case config.DiscoverUnix:
+		s.template.network, s.template.dial = "unix", e.Socket
+		s.template.url, s.template.host = e.Address(), "localhost"
+	case config.DiscoverHost:
+		s.template.host = hostHeader(e)
+		s.template = s.template.at(e.Host, e.Port)
+	case config.DiscoverDNS:
+		s.template.host = hostHeader(e)
+	case config.DiscoverSRV:
+		s.template.serverName = serviceDomain(e.Host)
 	}
 	return s, nil
 }
 
 // found reports whether the source's addresses are found in DNS.
-func (s source) found() bool { return s.discovery != written }
+func (s source) found() bool {
+	return s.discovery == config.DiscoverDNS || s.discovery == config.DiscoverSRV
+}
 
 // hostHeader is the host and, where it is not the scheme's own, the port.
-func hostHeader(host string, port, own int) string {
-	if port != own {
-		return net.JoinHostPort(host, strconv.Itoa(port))
+func hostHeader(e config.Endpoint) string {
+	own := 80
+	if e.TLS {
+		own = 443
 	}
-	if strings.Contains(host, ":") {
-		return "[" + host + "]"
+	if e.Port != own {
+		return net.JoinHostPort(e.Host, strconv.Itoa(e.Port))
 	}
-	return host
+	if strings.Contains(e.Host, ":") {
+		return "[" + e.Host + "]"
+	}
+	return e.Host
 }
 
 // at completes an address with where it is.

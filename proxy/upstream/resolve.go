@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/stentproxy/stent/config"
 )
 
 const (
@@ -56,7 +58,7 @@ func (p *Pools) lookup(ctx context.Context, s source) ([]member, error) {
 	defer cancel()
 	var members []member
 	var err error
-	if s.discovery == bySRV {
+	if s.discovery == config.DiscoverSRV {
 		members, err = p.lookupSRV(ctx, s)
 	} else {
 		members, err = p.lookupHost(ctx, s)
