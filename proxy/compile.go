@@ -45,6 +45,7 @@ type route struct {
 	logLevel   zapcore.Level
 	quiet      bool
 	count      *routeCount
+	generation uint64 // the number of its Snapshot, once that is in force
 }
 
 // routeHandler is one of a route's handlers.

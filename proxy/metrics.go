@@ -25,7 +25,7 @@ type metrics struct {
 	results   *prometheus.CounterVec
 	handlerS  prometheus.Histogram
 	reloads   *prometheus.CounterVec
-	snapshots atomic.Int64
+	snapshots atomic.Uint64 // put into force so far: the number of the current one
 
 	heldSeconds prometheus.Histogram
 
@@ -44,7 +44,7 @@ func newMetrics() *metrics {
 	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: "stent_" + name, Help: help, Buckets: buckets})
 	}
-	return &metrics{
+	m := &metrics{
 		closed:      counter("sessions_closed_total", "Sessions that ended, by the close code the client got and who ended them.", "route", "code", "initiator"),
 		duration:    histogram("session_duration_seconds", "How long sessions lasted.", secondsBuckets),
 		refusals:    counter("handshakes_refused_total", "Handshakes that became no session, by HTTP status.", "route", "status"),
@@ -55,7 +55,17 @@ func newMetrics() *metrics {
 		heldSeconds: histogram("held_seconds", "How long clients were held without an upstream.", []float64{.01, .05, .1, .5, 1, 2, 5, 10, 30, 60}),
 		routes:      make(map[string]*routeCount),
 	}
+	for _, result := range []string{reloadOK, reloadFailed} {
+		m.reloads.WithLabelValues(result) // there before the first reload, at 0
+	}
+	return m
 }
+
+// The results of config_reloads_total.
+const (
+	reloadOK     = "ok"
+	reloadFailed = "failed"
+)
 
 // routeCount counts for one route, by its pattern, over all snapshots.
 type routeCount struct {
@@ -63,12 +73,27 @@ type routeCount struct {
 	metrics *metrics
 	states  [4]atomic.Int64
 	total   atomic.Uint64
+	tooBig  atomic.Uint64 // sessions that message_size ended
 	size    [2]relay.Sizes
 
-	// Of sessions that have ended, guarded by the registry.
+	past tally // of sessions that have ended; guarded by the registry
+}
+
+// tally is what the Links of sessions have counted.
+type tally struct {
 	messages [2][2]uint64 // by Side, then text and binary
-	bytes    [2]uint64
+	bytes    [2]uint64    // by Side
 	limited  uint64
+}
+
+func (t *tally) add(l *relay.Link) {
+	for side := range l.Counters {
+		k := &l.Counters[side]
+		t.messages[side][0] += k.Text.Load()
+		t.messages[side][1] += k.Binary.Load()
+		t.bytes[side] += k.Bytes.Load()
+	}
+	t.limited += l.Counters[Client].Limited.Load()
 }
 
 func (m *metrics) route(pattern string) *routeCount {
@@ -105,17 +130,9 @@ func (c *routeCount) closed(end End, initiator string, d time.Duration) {
 	}
 	c.metrics.closed.WithLabelValues(c.pattern, code, initiator).Inc()
 	c.metrics.duration.Observe(d.Seconds())
-}
-
-// absorb adds what a session has counted to the route's totals.
-func (c *routeCount) absorb(l *relay.Link) {
-	for side := range l.Counters {
-		k := &l.Counters[side]
-		c.messages[side][0] += k.Text.Load()
-		c.messages[side][1] += k.Binary.Load()
-		c.bytes[side] += k.Bytes.Load()
+	if end.Cause == relay.TooBig {
+		c.tooBig.Add(1)
 	}
-	c.limited += l.Counters[Client].Limited.Load()
 }
 
 // handlerCount counts for one handler of one route.
@@ -149,9 +166,9 @@ var (
 	descHeld      = desc("held_sessions", "Sessions whose client waits for an upstream.", "route")
 	descMessages  = desc("messages_total", "Messages by sender and type.", "route", "from", "type")
 	descBytes     = desc("message_bytes_total", "Payload of messages as on the wire.", "route", "from")
-	descSize      = desc("message_size_bytes", "Payload of messages.", "route", "from")
-	descLimited   = desc("limited_total", "Messages slowed, dropped or refused by a rate.", "route", "limit")
-	descSnapshots = desc("config_snapshots", "Configurations that were put into force.")
+	descSize      = desc("message_size_bytes", "Payload of messages, as on the wire.")
+	descLimited   = desc("limited_total", "Messages that a rate slowed, dropped or refused, and those above message_size.", "route", "limit")
+	descSnapshots = desc("config_snapshots", "Compiled configurations in use: the one in force, and older ones that sessions opened with.")
 	descBuild     = desc("build_info", "The running build.", "version", "goversion")
 )
 
@@ -178,64 +195,75 @@ func (p *Proxy) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
 	}
-	for _, t := range p.totals() {
+	var sizes sizeSum
+	routes, snapshots := p.totals()
+	for _, t := range routes {
 		for state := Connecting; state <= Closing; state++ {
-			gauge(descSessions, float64(t.count.states[state].Load()), t.pattern, state.String())
+			gauge(descSessions, float64(t.count.states[state].Load()), t.count.pattern, state.String())
 		}
-		gauge(descHeld, float64(t.count.states[HeldState].Load()), t.pattern)
-		counter(descOpened, float64(t.count.total.Load()), t.pattern)
+		gauge(descHeld, float64(t.count.states[HeldState].Load()), t.count.pattern)
+		counter(descOpened, float64(t.count.total.Load()), t.count.pattern)
 		for _, side := range []Side{Client, Upstream} {
-			counter(descMessages, float64(t.messages[side][0]), t.pattern, side.String(), Text.String())
-			counter(descMessages, float64(t.messages[side][1]), t.pattern, side.String(), Binary.String())
-			counter(descBytes, float64(t.bytes[side]), t.pattern, side.String())
-			ch <- sizeMetric(&t.count.size[side], t.pattern, side.String())
+			counter(descMessages, float64(t.messages[side][0]), t.count.pattern, side.String(), Text.String())
+			counter(descMessages, float64(t.messages[side][1]), t.count.pattern, side.String(), Binary.String())
+			counter(descBytes, float64(t.bytes[side]), t.count.pattern, side.String())
+			sizes.add(&t.count.size[side])
 		}
-		counter(descLimited, float64(t.limited), t.pattern, "rate")
+		counter(descLimited, float64(t.limited), t.count.pattern, "rate")
+		counter(descLimited, float64(t.count.tooBig.Load()), t.count.pattern, "message_size")
 	}
-	gauge(descSnapshots, float64(p.metrics.snapshots.Load()))
+	ch <- sizes.metric()
+	gauge(descSnapshots, float64(snapshots))
 	gauge(descBuild, 1, version(), runtime.Version())
 }
 
-func sizeMetric(s *relay.Sizes, labels ...string) prometheus.Metric {
-	buckets := make(map[float64]uint64, len(relay.SizeBounds))
+// sizeSum adds up the message sizes of all routes.
+type sizeSum struct {
+	buckets [len(relay.SizeBounds) + 1]uint64
+	bytes   uint64
+}
+
+func (t *sizeSum) add(s *relay.Sizes) {
+	for i := range s.Buckets {
+		t.buckets[i] += s.Buckets[i].Load()
+	}
+	t.bytes += s.Sum.Load()
+}
+
+func (t *sizeSum) metric() prometheus.Metric {
+	cumulative := make(map[float64]uint64, len(relay.SizeBounds))
 	var n uint64
 	for i, bound := range relay.SizeBounds {
-		n += s.Buckets[i].Load()
-		buckets[float64(bound)] = n
+		n += t.buckets[i]
+		cumulative[float64(bound)] = n
 	}
-	n += s.Buckets[len(relay.SizeBounds)].Load()
-	return prometheus.MustNewConstHistogram(descSize, n, float64(s.Sum.Load()), buckets, labels...)
+	n += t.buckets[len(relay.SizeBounds)]
+	return prometheus.MustNewConstHistogram(descSize, n, float64(t.bytes), cumulative)
 }
 
 // total is a route's counts with those of its living sessions.
 type total struct {
-	pattern  string
-	count    *routeCount
-	messages [2][2]uint64
-	bytes    [2]uint64
-	limited  uint64
+	count *routeCount
+	tally
 }
 
-func (p *Proxy) totals() map[*routeCount]*total {
-	all := make(map[*routeCount]*total)
+// totals returns the total of every route and the number of snapshots in
+// use.
+func (p *Proxy) totals() (all map[*routeCount]*total, snapshots int) {
+	all = make(map[*routeCount]*total)
+	inUse := map[uint64]bool{p.metrics.snapshots.Load(): true}
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	p.metrics.mu.Lock()
-	for pattern, c := range p.metrics.routes {
-		all[c] = &total{pattern: pattern, count: c, messages: c.messages, bytes: c.bytes, limited: c.limited}
+	for _, c := range p.metrics.routes {
+		all[c] = &total{count: c, tally: c.past}
 	}
 	p.metrics.mu.Unlock()
 	for _, s := range p.registry.sessions {
-		t := all[s.route.count]
-		for side := range s.link.Counters {
-			k := &s.link.Counters[side]
-			t.messages[side][0] += k.Text.Load()
-			t.messages[side][1] += k.Binary.Load()
-			t.bytes[side] += k.Bytes.Load()
-		}
-		t.limited += s.link.Counters[Client].Limited.Load()
+		all[s.route.count].add(s.link)
+		inUse[s.route.generation] = true
 	}
-	return all
+	return all, len(inUse)
 }
 
 // version is the module's version as the Go tool has stamped it.

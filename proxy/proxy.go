@@ -101,13 +101,14 @@ const stopTimeout = 10 * time.Second
 
 // install puts a snapshot into force.
 func (p *Proxy) install(s *Snapshot) {
+	generation := p.metrics.snapshots.Add(1)
 	for i, e := range s.table.Endpoints {
+		s.routes[i].generation = generation
 		e.Serve = p.endpoint(s.routes[i])
 	}
 	p.pools.Apply(s.pools)
 	p.admission.set(s.Config.Limits)
 	p.current.Store(s)
-	p.metrics.snapshots.Add(1)
 }
 
 // endpoint serves the requests of one route that have passed its plugs.
@@ -208,10 +209,10 @@ func (p *Proxy) Listen(ctx context.Context) error {
 func (p *Proxy) Reload(cfg *config.Config) error {
 	err := p.reload(cfg)
 	if err != nil {
-		p.metrics.reloads.WithLabelValues("failed").Inc()
+		p.metrics.reloads.WithLabelValues(reloadFailed).Inc()
 		return err
 	}
-	p.metrics.reloads.WithLabelValues("ok").Inc()
+	p.metrics.reloads.WithLabelValues(reloadOK).Inc()
 	return nil
 }
 

@@ -27,7 +27,7 @@ func (r *registry) remove(s *Session) {
 		return
 	}
 	delete(r.sessions, s.key)
-	s.route.count.absorb(s.link)
+	s.route.count.past.add(s.link)
 	if len(r.sessions) == 0 && r.empty != nil {
 		close(r.empty)
 		r.empty = nil
