@@ -104,16 +104,29 @@ func (c *gobwasConn) Close(code int, reason string) error {
 	return c.write(ws.NewCloseFrame(body))
 }
 
+// frame reads one frame that is legal in state.
+func (c *gobwasConn) frame(state ws.State) (f ws.Frame, err error) {
+	if f.Header, err = ws.ReadHeader(c.br); err != nil {
+		return f, err
+	}
+	if err := ws.CheckHeader(f.Header, state); err != nil {
+		return f, err
+	}
+	if f.Header.Length > 64<<20 {
+		return f, errors.New("frame too large")
+	}
+	f.Payload = make([]byte, f.Header.Length)
+	_, err = io.ReadFull(c.br, f.Payload)
+	return f, err
+}
+
 // next returns the next message, pong or end; pings are answered.
 func (c *gobwasConn) next() (play.Event, error) {
 	var message []byte
 	var kind string
 	state := c.side
 	for {
-		f, err := ws.ReadFrame(c.br)
-		if err == nil {
-			err = ws.CheckHeader(f.Header, state)
-		}
+		f, err := c.frame(state)
 		if err != nil {
 			return play.Event{Kind: "close", Code: 1006}, err
 		}
