@@ -38,15 +38,20 @@ func (l *Link) readClient() error {
 			return err
 		}
 		if l.full() {
-			if err := l.rest(until); err != nil {
-				return err
-			}
-			continue
+			err = l.rest(until)
+		} else {
+			err = l.readClientUntil(until)
 		}
+		if err != nil && err != errWake {
+			return err
+		}
+	}
+}
+
+// readClientUntil moves frames until something else is to be done.
+func (l *Link) readClientUntil(until instant) error {
+	for !l.full() {
 		buf, n, err := l.client.read(until)
-		if err == errWake {
-			continue
-		}
 		if err != nil {
 			return err
 		}
@@ -56,6 +61,7 @@ func (l *Link) readClient() error {
 			return err
 		}
 	}
+	return errWake
 }
 
 // clientTick does what is due beside reading, and returns when to be woken

@@ -147,16 +147,14 @@ func (l *leg) read(until instant) (*buffer, int, error) {
 		l.carry.reset()
 		return buf, n, nil
 	}
-	if l.woken.Swap(false) {
-		l.deadline = -1
+	if l.roused() {
 		return nil, 0, errWake
 	}
 	if l.deadline != until {
 		if err := l.setReadDeadline(until); err != nil {
 			return nil, 0, err
 		}
-		if l.woken.Swap(false) {
-			l.deadline = -1
+		if l.roused() {
 			return nil, 0, errWake
 		}
 	}
@@ -172,6 +170,15 @@ func (l *leg) read(until instant) (*buffer, int, error) {
 	l.large = n == len(buf.b) || l.large && n > smallBuffer
 	l.heard.Store(int64(now()))
 	return buf, n, nil
+}
+
+// roused reports whether the leg was woken, once.
+func (l *leg) roused() bool {
+	if !l.woken.Load() || !l.woken.Swap(false) {
+		return false
+	}
+	l.deadline = -1 // waking has moved it
+	return true
 }
 
 func (l *leg) setReadDeadline(until instant) error {

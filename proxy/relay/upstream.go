@@ -28,19 +28,31 @@ func (l *Link) Run() *Loss {
 		if over || loss != nil {
 			return l.lose(up, loss)
 		}
-		buf, n, err := up.read(until)
-		if err == errWake {
-			continue
-		}
-		if err != nil {
+		loss, over, err := l.readUpstreamUntil(up, until)
+		switch {
+		case err == errWake:
+		case err != nil:
 			return l.lose(up, l.upstreamEnded(err))
+		case over || loss != nil:
+			return l.lose(up, loss)
+		}
+	}
+}
+
+// readUpstreamUntil moves frames until something else is to be done, or
+// this upstream is over.
+func (l *Link) readUpstreamUntil(up *leg, until instant) (*Loss, bool, error) {
+	for {
+		buf, n, err := up.read(until)
+		if err != nil {
+			return nil, false, err
 		}
 		l.busy = true
 		rest, loss, over := l.fromUpstream(up, buf.b[:n])
 		up.consumed(buf, rest)
 		l.busy = false
 		if over || loss != nil {
-			return l.lose(up, loss)
+			return loss, over, nil
 		}
 	}
 }
