@@ -34,15 +34,15 @@ func (p *Proxy) drain(listeners []*Listener, ended <-chan error) {
 	if !sleep(ctx, c.Delay.Std()) {
 		return
 	}
-	ctx, cancelDrain := context.WithTimeout(ctx, c.Drain.Std())
-	defer cancelDrain()
+	window, cancelWindow := context.WithTimeout(ctx, c.Drain.Std())
+	defer cancelWindow()
 	for _, l := range listeners {
-		refusing.Go(func() { _ = l.Drain(ctx) })
+		refusing.Go(func() { _ = l.Drain(window) })
 	}
-	p.closePaced(ctx, c.Drain.Std())
+	p.closePaced(window, c.Drain.Std())
 	select {
 	case <-p.registry.emptied():
-	case <-ctx.Done():
+	case <-window.Done():
 		p.log.Warn("drain is over with sessions left", zap.Int("sessions", p.registry.len()))
 	}
 	cancel()
