@@ -167,7 +167,9 @@ func TestServeByFlagsAndDrain(t *testing.T) {
 func TestServeByEnvironmentAlone(t *testing.T) {
 	address := freeAddress(t)
 	p := startProcess(t, []string{"STENT_TO=ws://" + echoServer(t), "STENT_LISTEN=" + address, "STENT_ADMIN=off"}, "serve")
-	echoed(t, open(t, address), "hello", "hello")
+	conn := open(t, address)
+	echoed(t, conn, "hello", "hello")
+	conn.Close(websocket.StatusNormalClosure, "")
 	p.Process.Signal(syscall.SIGINT)
 	p.exits(t, 0)
 }
@@ -265,23 +267,26 @@ func TestDemo(t *testing.T) {
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("page: got %s", resp.Status)
 	}
-	for path, kind := range map[string]string{"/room": "welcome", "/echo": ""} {
-		conn, _, err := websocket.Dial(t.Context(), "ws://"+address+path, nil)
+	for _, tt := range []struct {
+		path      string
+		told      []string // before anything is said
+		say, want string
+	}{
+		{"/echo", nil, "hello", "hello"},
+		{"/room", []string{`"session":"`, `"people":1`}, `{"op":"ping","at":1.5}`, `{"at":1.5,"op":"pong"}`},
+	} {
+		conn, _, err := websocket.Dial(t.Context(), "ws://"+address+tt.path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.CloseNow()
-		if kind == "" {
-			echoed(t, conn, "hello", "hello")
-			continue
+		for _, want := range tt.told {
+			if _, got, err := conn.Read(t.Context()); err != nil || !strings.Contains(string(got), want) {
+				t.Errorf("%s: told %s, %v, want %s in it", tt.path, got, err, want)
+			}
 		}
-		if _, got, err := conn.Read(t.Context()); err != nil || !strings.Contains(string(got), `"session":"`) {
-			t.Errorf("the room's welcome names the session: got %s, %v", got, err)
-		}
-		for _, got, err := conn.Read(t.Context()); !strings.Contains(string(got), "people"); {
-			t.Fatalf("got %s, %v", got, err)
-		}
-		echoed(t, conn, `{"op":"ping","at":1.5}`, `{"at":1.5,"op":"pong"}`)
+		echoed(t, conn, tt.say, tt.want)
+		conn.Close(websocket.StatusNormalClosure, "")
 	}
 	p.Process.Signal(syscall.SIGINT)
 	p.exits(t, 0)

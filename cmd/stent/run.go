@@ -54,8 +54,7 @@ func serve(cfg *config.Config, source func() (*config.Config, error), log *logge
 				log.Info("stopping", zap.Stringer("signal", s))
 				drain()
 			default:
-				p.Abort()
-				<-done
+				// At once: what still runs ends with the process.
 				return errAborted
 			}
 		}
