@@ -59,7 +59,11 @@ func (c demoProxyCmd) Run(s streams) error {
 			log.Error(err.Error())
 		}
 	})
-	control := &http.Server{Handler: demo.NewControl(admin, nil), ReadHeaderTimeout: 10 * time.Second}
+	var kill func() // of use only where clients outlive it
+	if cfg.Routes[0].Continuity != nil {
+		kill = backend.Kill
+	}
+	control := &http.Server{Handler: demo.NewControl(admin, kill), ReadHeaderTimeout: 10 * time.Second}
 	parts.Go(func() { control.Serve(controls) })
 	defer control.Close()
 
