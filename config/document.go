@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -26,15 +25,15 @@ type syntaxError struct {
 
 func (e *syntaxError) Error() string { return e.message }
 
-// lineBreak is what ends a line for the YAML library, and so for positions.
-var lineBreak = regexp.MustCompile("\r\n|[\n\r\u0085\u2028\u2029]")
+// lineBreaks makes one of all that ends a line for the YAML library, and so
+// for positions.
+var lineBreaks = strings.NewReplacer("\r\n", "\n", "\r", "\n", "\u0085", "\n", "\u2028", "\n", "\u2029", "\n")
+
+func splitLines(src string) []string { return strings.Split(lineBreaks.Replace(src), "\n") }
 
 // document parses src, which must hold exactly one YAML document, and
 // resolves its anchors, aliases and merge keys.
 func document(src string) (*node, error) {
-	if len(src) > maxSource {
-		return nil, &syntaxError{position{1, 1}, fmt.Sprintf("the file is larger than %d bytes", maxSource)}
-	}
 	if err := readable(src); err != nil {
 		return nil, err
 	}

@@ -41,6 +41,9 @@ func read(path string) ([]byte, error) {
 // paths in it are taken from the folder of name. The error is Errors: every
 // problem of the text at once.
 func Parse(name string, src []byte, options ...Option) (*Config, error) {
+	if len(src) > maxSource {
+		return nil, Errors{{File: name, Line: 1, Column: 1, Message: fmt.Sprintf("the file is larger than %d bytes", maxSource)}}
+	}
 	text := trimBOM(string(src))
 	d := &decoder{
 		source: newSource(name, text),

@@ -30,7 +30,7 @@ type source struct {
 func newSource(name string, text string) *source {
 	return &source{
 		name:      name,
-		lines:     lineBreak.Split(text, -1),
+		lines:     splitLines(text),
 		keys:      make(map[string]position),
 		templates: make(map[string]string),
 	}
