@@ -105,6 +105,7 @@ func (l *Link) fromClient(b []byte) ([]byte, error) {
 	t := instant(l.client.heard.Load())
 	for len(b) > 0 {
 		st, err := l.up.next(b, t)
+		l.up.settle(t)
 		if len(st.out) > 0 {
 			if err := l.toUpstream(st.out, st.mark, st.piece); err != nil {
 				return b[st.n:], err

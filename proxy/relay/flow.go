@@ -24,6 +24,7 @@ type flow struct {
 	sizes    *Sizes
 	last     *atomic.Int64 // instant of the last message, either way
 
+	tally    tally
 	pend     gathered // the start of a message that is not whole yet
 	cutting  bool     // the current message is too large to gather
 	dropping bool     // the current message is over the rate
@@ -207,15 +208,28 @@ func (f *flow) ended(t instant) {
 		f.limit.payload(t, size)
 	}
 	if f.scan.Type() == frame.Text {
-		f.count.Text.Add(1)
+		f.tally.text++
 	} else {
-		f.count.Binary.Add(1)
+		f.tally.binary++
 	}
-	f.count.Bytes.Add(uint64(size))
+	f.tally.bytes += uint64(size)
 	if f.sizes != nil {
-		f.sizes.observe(size)
+		if b := sizeBucket(size); b != f.tally.bucket {
+			if f.tally.run > 0 {
+				f.sizes.Buckets[f.tally.bucket].Add(f.tally.run)
+			}
+			f.tally.bucket, f.tally.run = b, 0
+		}
+		f.tally.run++
 	}
-	f.last.Store(int64(t))
+}
+
+// settle makes what was counted in a chunk that came at t known.
+func (f *flow) settle(t instant) {
+	if !f.tally.empty() {
+		f.tally.settle(f.count, f.sizes)
+		f.last.Store(int64(t))
+	}
 }
 
 // reset forgets a stream that is gone, so that another can follow.

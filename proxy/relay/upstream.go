@@ -133,6 +133,7 @@ func (l *Link) fromUpstream(up *leg, b []byte) (rest []byte, loss *Loss, over bo
 	t := instant(up.heard.Load())
 	for len(b) > 0 {
 		st, err := l.down.next(b, t)
+		l.down.settle(t)
 		if len(st.out) > 0 && !l.toClient(up, st.out, st.mark) {
 			return nil, nil, true
 		}
