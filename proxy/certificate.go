@@ -31,32 +31,35 @@ type certificates struct {
 // newCertificates reads the files that c names.
 func newCertificates(c config.ListenerTLS, log *zap.Logger) (*certificates, error) {
 	certs := &certificates{log: log}
-	if err := certs.use(c); err != nil {
+	apply, err := certs.prepare(c)
+	if err != nil {
 		return nil, err
 	}
+	certs.use(apply)
 	return certs, nil
 }
 
-// use replaces what handshakes from now on are answered with. After an error
-// everything is as before.
-func (c *certificates) use(from config.ListenerTLS) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.load(from)
-}
-
-// load is use; c.mu is held.
-func (c *certificates) load(from config.ListenerTLS) error {
+// prepare reads the files that from names; apply, called with c.mu held,
+// answers all handshakes from now on with them.
+func (c *certificates) prepare(from config.ListenerTLS) (apply func(), err error) {
 	if len(from.Certificates) == 0 {
-		return errors.New("no certificates")
+		return nil, errors.New("no certificates")
 	}
 	read := modified(from) // before reading: a change meanwhile is seen next time
 	current, err := serverTLS(from)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	c.from, c.current, c.read, c.looked = from, current, read, time.Now()
-	return nil
+	return func() {
+		c.from, c.current, c.read, c.looked = from, current, read, time.Now()
+	}, nil
+}
+
+// use applies what prepare has made.
+func (c *certificates) use(apply func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	apply()
 }
 
 // config returns a tls.Config that follows the changes of c.
@@ -84,11 +87,13 @@ func (c *certificates) latest() *tls.Config {
 		if at.Equal(c.read[name]) {
 			continue
 		}
-		if err := c.load(c.from); err != nil {
+		apply, err := c.prepare(c.from)
+		if err != nil {
 			c.log.Warn("changed certificates not used", zap.Error(err))
-		} else {
-			c.log.Info("certificates read again")
+			break
 		}
+		apply()
+		c.log.Info("certificates read again")
 		break
 	}
 	return c.current

@@ -12,32 +12,30 @@ import (
 )
 
 // drain ends the process's sessions politely. It returns early when the
-// last session has gone, when Abort is called, or when the tree has ended.
-func (p *Proxy) drain(listeners []*Listener, ended <-chan error) {
+// last session and request have gone, or when Abort is called.
+func (p *Proxy) drain(listeners []*Listener) {
 	c := p.Config().Shutdown
 	p.phase.Store(draining)
 	p.log.Info("draining", zap.Int("sessions", p.registry.len()),
 		zap.Duration("delay", c.Delay.Std()), zap.Duration("drain", c.Drain.Std()))
 	ctx, cancel := context.WithCancel(context.Background())
+	var watch, refusing sync.WaitGroup
+	defer watch.Wait()
 	defer cancel()
-	defer context.AfterFunc(ctx, func() {})()
-	var refusing sync.WaitGroup
-	defer refusing.Wait()
-	refusing.Go(func() {
+	watch.Go(func() {
 		select {
 		case <-p.abort:
 			cancel()
 		case <-ctx.Done():
 		}
 	})
-	defer cancel()
 	if !sleep(ctx, c.Delay.Std()) {
 		return
 	}
-	window, cancelWindow := context.WithTimeout(ctx, c.Drain.Std())
-	defer cancelWindow()
+	window, over := context.WithTimeout(ctx, c.Drain.Std())
+	defer over()
 	for _, l := range listeners {
-		refusing.Go(func() { _ = l.Drain(window) })
+		refusing.Go(func() { _ = l.Drain(window) }) // what is left is cut when the tree stops
 	}
 	p.closePaced(window, c.Drain.Std())
 	select {
@@ -45,7 +43,7 @@ func (p *Proxy) drain(listeners []*Listener, ended <-chan error) {
 	case <-window.Done():
 		p.log.Warn("drain is over with sessions left", zap.Int("sessions", p.registry.len()))
 	}
-	cancel()
+	refusing.Wait()
 }
 
 // pacedPart is the part of the drain over which closes are spread; the rest

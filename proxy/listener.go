@@ -106,16 +106,30 @@ func (l *Listener) String() string { return "listener " + l.address }
 // Reload takes over what may change while the address stays: certificates
 // and trusted proxies. After an error everything is as before.
 func (l *Listener) Reload(c config.Listener) error {
+	apply, err := l.prepare(c)
+	if err == nil {
+		apply()
+	}
+	return err
+}
+
+// prepare is the part of Reload that can fail; apply is the rest.
+func (l *Listener) prepare(c config.Listener) (apply func(), err error) {
+	var certs func()
 	switch {
 	case (c.TLS == nil) != (l.certs == nil):
-		return config.Within("tls", errors.New("a running listener can't begin or cease to use TLS"))
+		return nil, config.Within("tls", errors.New("a running listener can't begin or cease to use TLS"))
 	case c.TLS != nil:
-		if err := l.certs.use(*c.TLS); err != nil {
-			return config.Within("tls", err)
+		if certs, err = l.certs.prepare(*c.TLS); err != nil {
+			return nil, config.Within("tls", err)
 		}
 	}
-	l.trust(c.TrustedProxies)
-	return nil
+	return func() {
+		if certs != nil {
+			l.certs.use(certs)
+		}
+		l.trust(c.TrustedProxies)
+	}, nil
 }
 
 func (l *Listener) trust(proxies []config.CIDR) {

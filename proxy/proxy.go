@@ -223,6 +223,7 @@ func (p *Proxy) reload(cfg *config.Config) error {
 	if err != nil {
 		return cfg.Locate(err)
 	}
+	var changes []func()
 	byAddress := make(map[string]config.Listener)
 	for _, c := range cfg.Listeners {
 		byAddress[c.Address] = c
@@ -234,12 +235,17 @@ func (p *Proxy) reload(cfg *config.Config) error {
 			continue
 		}
 		delete(byAddress, l.address)
-		if err := l.Reload(c); err != nil {
+		apply, err := l.prepare(c)
+		if err != nil {
 			return cfg.Locate(config.Within(c.KeyPath, err))
 		}
+		changes = append(changes, apply)
 	}
 	for address := range byAddress {
 		p.log.Warn("a listener's address changes only with a restart", zap.String("listener", address))
+	}
+	for _, apply := range changes {
+		apply()
 	}
 	p.install(snapshot)
 	return nil
@@ -267,7 +273,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	p.phase.CompareAndSwap(starting, ready)
 	select {
 	case <-ctx.Done():
-		p.drain(listeners, ended)
+		p.drain(listeners)
 	case <-p.abort:
 	case err := <-ended:
 		return errors.Join(errors.New("supervision tree ended by itself"), err)

@@ -51,6 +51,18 @@ func (r *registry) all() []*Session {
 	return list
 }
 
+// find returns a living session that suits, or nil. The order is random.
+func (r *registry) find(suits func(*Session) bool) *Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.sessions {
+		if suits(s) {
+			return s
+		}
+	}
+	return nil
+}
+
 func (r *registry) len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -79,6 +79,7 @@ type Session struct {
 	heldFor  atomic.Int64 // nanoseconds, without the current hold
 	heldAt   atomic.Int64 // unix nanoseconds of the current hold's start; 0 is none
 	moveTo   atomic.Pointer[upstream.Target]
+	prepaid  atomic.Bool // the next redial has its place in redial_rate
 
 	subprotocol atomic.Pointer[string] // as the client was told; nil before
 }

@@ -208,17 +208,22 @@ func (s *Session) redial(ctx context.Context) (*upstream.Conn, error) {
 	if pool == nil {
 		return nil, errNoPool
 	}
-	if err := pool.WaitRedial(ctx); err != nil {
-		return nil, fmt.Errorf("wait for redial_rate: %w", err)
+	if !s.prepaid.Swap(false) {
+		if err := pool.WaitRedial(ctx); err != nil {
+			return nil, fmt.Errorf("wait for redial_rate: %w", err)
+		}
 	}
-	return s.dial(ctx, pool)
+	conn, err := s.dial(ctx, pool)
+	if refused, ok := errors.AsType[*upstream.Refused](err); ok {
+		refused.Response.Body.Close() // its client is answered already
+	}
+	return conn, err
 }
 
 // refusedForGood reports whether no further dial can help: the upstream
 // refuses this session, or will not agree to what the client was told.
 func refusedForGood(err error) bool {
 	if r, ok := errors.AsType[*upstream.Refused](err); ok {
-		defer r.Response.Body.Close()
 		code := r.Response.StatusCode
 		return code >= 400 && code < 500 && code != http.StatusRequestTimeout && code != http.StatusTooManyRequests
 	}
@@ -293,6 +298,7 @@ func (s *Session) handshake(attempt int) upstream.Handshake {
 	extra = appendLines(extra, "Sec-WebSocket-Extensions", extensions)
 	h.Header = s.base
 	h.Extra = extra
+	h.Redial = !first
 	h.Prefer = s.moveTo.Swap(nil)
 	if !first {
 		h.Avoid = s.target.Load()
