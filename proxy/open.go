@@ -100,7 +100,11 @@ func (p *Proxy) newSession(rt *route, r *http.Request, info *plug.Info) *Session
 	for _, h := range rt.handlers {
 		s.handlers = append(s.handlers, h.make())
 	}
-	s.link = relay.New(relay.Session{Policy: rt.policy, Alone: rt.alone, Inspector: (*inspector)(s), Sizes: rt.count.sizes(), Replayer: s.replayer()})
+	state := relay.Session{Policy: rt.policy, Alone: rt.alone, Inspector: (*inspector)(s), Sizes: rt.count.sizes()}
+	if s.graphql = newGraphQL(s); s.graphql != nil {
+		state.Replayer = s.graphql
+	}
+	s.link = relay.New(state)
 	rt.count.opening()
 	return s
 }

@@ -71,6 +71,7 @@ type Session struct {
 	// handlers are called one at a time
 	hmu      sync.Mutex
 	handlers []Handler
+	graphql  *graphQL // nil unless the route speaks it with continuity
 
 	state    atomic.Uint32
 	attempt  atomic.Int32
@@ -196,6 +197,9 @@ func (s *Session) setState(to State) {
 func (s *Session) inspect(from Side, t Type, data []byte) Result {
 	s.hmu.Lock()
 	defer s.hmu.Unlock()
+	if from == Upstream && s.graphql != nil && !s.graphql.fromUpstream(t, data) {
+		return Drop()
+	}
 	m := Message{From: from, Type: t, Data: data}
 	var passed Result
 	for i, h := range s.handlers {

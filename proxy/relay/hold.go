@@ -26,10 +26,11 @@ func (l *Link) toUpstream(p []byte, m mark, piece bool) error {
 	}
 	for {
 		up := l.current()
-		if up != nil && up != l.fed {
-			if !l.feed(up) {
+		if up != nil && up != l.fed && !l.feed(up) {
+			if up != l.current() {
 				continue
 			}
+			up = nil // its greeting is not answered yet
 		}
 		if up == nil {
 			return l.keep(p, m)
@@ -146,15 +147,10 @@ var errReset = errors.New("connection reset")
 
 // feed brings a new upstream to where the one before it was: what is to be
 // repeated, then what no upstream has taken yet. It returns false when that
-// upstream, too, refuses.
+// upstream, too, refuses, or has to answer first.
 func (l *Link) feed(up *leg) bool {
-	if l.fed != nil {
-		if again := l.replayed(up); len(again) > 0 {
-			if _, err := up.write(again, mark{len(again), len(again)}); err != nil {
-				l.upstreamRefused(up, err)
-				return false
-			}
-		}
+	if l.fed != nil && !l.repeat(up) {
+		return false
 	}
 	if l.Policy.Assemble && !up.deflate && l.Deflate && l.hold.len() > 0 {
 		plain := inflateAll(l.hold.bytes(), l.Policy.MessageSize)
@@ -187,16 +183,44 @@ func (l *Link) feed(up *leg) bool {
 	return false
 }
 
-// replayed returns the frames that a further upstream gets first.
-func (l *Link) replayed(up *leg) []byte {
-	if l.Replayer == nil {
-		if !up.deflate && l.Deflate {
-			return inflateAll(l.replay.frames, l.Policy.MessageSize)
+// repeat sends a further upstream what is to be repeated.
+func (l *Link) repeat(up *leg) bool {
+	var again []byte
+	switch {
+	case l.Replayer != nil:
+		if l.greeted != up {
+			if !l.say(up, encodeAll(l.Replayer.Greet(), up)) {
+				return false
+			}
+			l.greeted = up
 		}
-		return l.replay.frames
+		if !l.Replayer.Ready() {
+			return false
+		}
+		again = encodeAll(l.Replayer.Replay(), up)
+	case l.Deflate && !up.deflate:
+		again = inflateAll(l.replay.frames, l.Policy.MessageSize)
+	default:
+		again = l.replay.frames
 	}
+	return l.say(up, again)
+}
+
+// say sends whole messages that are not the client's own now.
+func (l *Link) say(up *leg, frames []byte) bool {
+	if len(frames) == 0 {
+		return true
+	}
+	if _, err := up.write(frames, mark{len(frames), len(frames)}); err != nil {
+		l.upstreamRefused(up, err)
+		return false
+	}
+	return true
+}
+
+func encodeAll(messages []Recorded, up *leg) []byte {
 	var out []byte
-	for _, m := range l.Replayer.Replay() {
+	for _, m := range messages {
 		out = encode(out, m.Type, m.Data, true, up.deflate)
 	}
 	return out

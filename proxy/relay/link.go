@@ -34,8 +34,13 @@ type Replayer interface {
 	// HandedOver is told of each client message that an upstream's socket
 	// has taken.
 	HandedOver(t frame.Opcode, data []byte)
-	// Replay returns the messages for a new upstream, the first excepted,
-	// and is called before any other client message goes there.
+	// Greet returns what a further upstream gets first. Nothing else goes
+	// there until Ready.
+	Greet() []Recorded
+	// Ready reports whether the greeting was answered. It is asked again
+	// after each message of the upstream.
+	Ready() bool
+	// Replay returns what follows the greeting, before what was held.
 	Replay() []Recorded
 }
 
@@ -80,6 +85,7 @@ type Link struct {
 	hold    gathered   // messages that no upstream has taken yet
 	holdEnd mark       // its boundaries
 	fed     *leg       // the upstream that has what the ones before it had
+	greeted *leg       // the upstream whose greeting is not answered yet
 	begun   bool       // an upstream has a part of the current client message
 	replay  recorder   // the first messages
 	scratch [2]scratch // by Side; [Upstream] is owned by Run

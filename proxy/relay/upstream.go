@@ -141,6 +141,9 @@ func (l *Link) fromUpstream(up *leg, b []byte) (rest []byte, loss *Loss, over bo
 			if err := l.message(Upstream, st.message); err != nil {
 				return nil, nil, true
 			}
+			if l.Replayer != nil && l.held.Load() > 0 {
+				l.client.wake() // it may have answered the greeting
+			}
 		}
 		if st.control != nil {
 			loss, over := l.upstreamControl(up, st.control)

@@ -1,0 +1,324 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"sync"
+
+	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/relay"
+)
+
+// graphQL follows one connection of the graphql-transport-ws protocol
+// (github.com/enisdenjo/graphql-ws, PROTOCOL.md), so that a new upstream can
+// be brought to where the lost one was: it gets the client's
+// connection_init, its acknowledgement is swallowed, and then the active
+// operations under their own ids. A mutation may have taken effect already,
+// so it is answered with an error instead of being sent again.
+type graphQL struct {
+	session *Session
+
+	mu        sync.Mutex
+	init      []byte // connection_init, as an upstream has taken it
+	acked     bool   // the client has its acknowledgement
+	greeting  bool   // a further upstream's acknowledgement is awaited
+	active    map[string]operation
+	order     []string // ids, oldest first; some may have ended
+	remembers int      // bytes of active
+}
+
+// operation is a subscribe message without an end yet.
+type operation struct {
+	message    []byte
+	repeatable bool
+}
+
+// maxOperations bounds what is remembered of one session, in bytes. What is
+// beyond it is not sent again but answered with an error.
+const maxOperations = 1 << 20
+
+// graphQLMessage is what all messages of the protocol have.
+type graphQLMessage struct {
+	ID      string          `json:"id"`
+	Type    string          `json:"type"`
+	Payload json.RawMessage `json:"payload"`
+}
+
+// HandedOver implements relay.Replayer.
+func (g *graphQL) HandedOver(t Type, data []byte) {
+	var m graphQLMessage
+	if t != Text || json.Unmarshal(data, &m) != nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch m.Type {
+	case "connection_init":
+		if g.init == nil {
+			g.init = bytes.Clone(data)
+		}
+	case "subscribe":
+		op := operation{repeatable: repeatable(m.Payload)}
+		if op.repeatable && g.remembers+len(data) <= maxOperations {
+			op.message = bytes.Clone(data)
+			g.remembers += len(data)
+		} else {
+			op.repeatable = false
+		}
+		if g.active == nil {
+			g.active = make(map[string]operation)
+		}
+		g.active[m.ID] = op
+		g.order = append(g.order, m.ID)
+	case "complete":
+		g.ended(m.ID)
+	}
+}
+
+// ended forgets an operation; g.mu is held.
+func (g *graphQL) ended(id string) {
+	op, ok := g.active[id]
+	if !ok {
+		return
+	}
+	g.remembers -= len(op.message)
+	delete(g.active, id)
+	if len(g.order) > 2*len(g.active)+16 {
+		g.compact()
+	}
+}
+
+// compact drops the ids that have ended, and all but the last of those that
+// were used again.
+func (g *graphQL) compact() {
+	seen := make(map[string]bool, len(g.active))
+	kept := g.order[:0:0]
+	for i := len(g.order) - 1; i >= 0; i-- {
+		id := g.order[i]
+		if _, ok := g.active[id]; ok && !seen[id] {
+			seen[id] = true
+			kept = append(kept, id)
+		}
+	}
+	for i, j := 0, len(kept)-1; i < j; i, j = i+1, j-1 {
+		kept[i], kept[j] = kept[j], kept[i]
+	}
+	g.order = kept
+}
+
+// fromUpstream looks at a message on its way to the client and reports
+// whether it goes there.
+func (g *graphQL) fromUpstream(t Type, data []byte) bool {
+	var m graphQLMessage
+	if t != Text || json.Unmarshal(data, &m) != nil {
+		return true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch m.Type {
+	case "connection_ack":
+		g.greeting = false
+		again := g.acked
+		g.acked = true
+		return !again
+	case "error", "complete":
+		g.ended(m.ID)
+	}
+	return true
+}
+
+// Greet implements relay.Replayer.
+func (g *graphQL) Greet() []relay.Recorded {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.init == nil {
+		return nil
+	}
+	g.greeting = true
+	return []relay.Recorded{{Type: Text, Data: g.init}}
+}
+
+// Ready implements relay.Replayer.
+func (g *graphQL) Ready() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.greeting
+}
+
+// Replay implements relay.Replayer.
+func (g *graphQL) Replay() []relay.Recorded {
+	g.mu.Lock()
+	g.compact()
+	var again []relay.Recorded
+	var lost []string
+	for _, id := range g.order {
+		if op := g.active[id]; op.repeatable {
+			again = append(again, relay.Recorded{Type: Text, Data: op.message})
+		} else {
+			lost = append(lost, id)
+		}
+	}
+	for _, id := range lost {
+		g.ended(id)
+	}
+	g.mu.Unlock()
+	for _, id := range lost {
+		g.session.Push(Client, Text, operationLost(id))
+	}
+	return again
+}
+
+// operationLost is the error message for an operation that was lost with
+// its upstream.
+func operationLost(id string) []byte {
+	type graphQLError struct {
+		Message string `json:"message"`
+	}
+	// Strings alone: encoding can't fail.
+	data, _ := json.Marshal(struct {
+		ID      string         `json:"id"`
+		Type    string         `json:"type"`
+		Payload []graphQLError `json:"payload"`
+	}{id, "error", []graphQLError{{"the upstream was lost and this operation can't be repeated"}}})
+	return data
+}
+
+// repeatable reports whether a subscribe message's operation may be sent
+// twice: a subscription or a query. Where that can't be told, as for a
+// persisted document, it may not.
+func repeatable(payload json.RawMessage) bool {
+	var p struct {
+		Query         string `json:"query"`
+		OperationName string `json:"operationName"`
+	}
+	if json.Unmarshal(payload, &p) != nil || p.Query == "" {
+		return false
+	}
+	kind, ok := operationType(p.Query, p.OperationName)
+	return ok && kind != "mutation"
+}
+
+// operationType finds the type of the operation that a document runs: the
+// one called name, or its only one (GraphQL, October 2021, sections 2.3 and
+// 6.1).
+func operationType(document, name string) (kind string, ok bool) {
+	found := 0
+	for s := (documentScanner{rest: document}); ; {
+		token := s.next()
+		switch token {
+		case "":
+			return kind, found == 1
+		case "{":
+			s.skipBlock()
+			if found == 0 && name == "" {
+				kind = "query"
+			}
+			found++
+		case "query", "mutation", "subscription":
+			called := s.next()
+			if name == "" || called == name {
+				kind = token
+				found++
+			}
+			if called != "{" {
+				s.toBlock()
+			}
+			s.skipBlock()
+		default: // a fragment, or its name and condition
+			s.toBlock()
+			s.skipBlock()
+		}
+	}
+}
+
+// documentScanner reads a GraphQL document's tokens as far as finding
+// its operations needs.
+type documentScanner struct{ rest string }
+
+// next returns the next name or punctuator; strings and comments are
+// skipped. It is empty at the end.
+func (s *documentScanner) next() string {
+	for s.rest != "" {
+		switch c := s.rest[0]; {
+		case c == '#':
+			_, s.rest, _ = strings.Cut(s.rest, "\n")
+		case strings.HasPrefix(s.rest, `"""`):
+			s.skipString(`"""`)
+		case c == '"':
+			s.skipString(`"`)
+		case isName(c):
+			n := 1
+			for n < len(s.rest) && isName(s.rest[n]) {
+				n++
+			}
+			token := s.rest[:n]
+			s.rest = s.rest[n:]
+			return token
+		case strings.IndexByte(" \t\r\n,", c) >= 0 || c >= 0x80:
+			s.rest = s.rest[1:]
+		default:
+			s.rest = s.rest[1:]
+			return string(c)
+		}
+	}
+	return ""
+}
+
+func (s *documentScanner) skipString(quote string) {
+	s.rest = s.rest[len(quote):]
+	for s.rest != "" && !strings.HasPrefix(s.rest, quote) {
+		n := 1
+		if s.rest[0] == '\\' {
+			n = min(2, len(s.rest))
+		}
+		s.rest = s.rest[n:]
+	}
+	s.rest = strings.TrimPrefix(s.rest, quote)
+}
+
+// toBlock skips to the selection set, past variables and their defaults.
+func (s *documentScanner) toBlock() {
+	for depth := 0; ; {
+		switch s.next() {
+		case "":
+			return
+		case "(", "[":
+			depth++
+		case ")", "]":
+			depth--
+		case "{":
+			if depth <= 0 {
+				return
+			}
+			s.skipBlock()
+		}
+	}
+}
+
+// skipBlock skips to the end of a block whose opening brace is read.
+func (s *documentScanner) skipBlock() {
+	for depth := 1; depth > 0; {
+		switch s.next() {
+		case "":
+			return
+		case "{":
+			depth++
+		case "}":
+			depth--
+		}
+	}
+}
+
+func isName(c byte) bool {
+	return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}
+
+// newGraphQL returns what follows a session's protocol, or nil where the
+// route does not ask for that.
+func newGraphQL(s *Session) *graphQL {
+	if s.route.continuity == nil || s.route.endpoint.Route.Protocol != config.ProtocolGraphQL {
+		return nil
+	}
+	return &graphQL{session: s}
+}
