@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -62,11 +63,26 @@ func (f adminFlags) client() (*adminClient, error) {
 	return c, nil
 }
 
-// get returns the body of the answer to GET path.
-func (c *adminClient) get(ctx context.Context, path string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)
+// request is one request to the admin API.
+type request struct {
+	method string // GET where empty
+	path   string // escaped
+	query  url.Values
+	text   string // the body, if any
+}
+
+// do returns the body of the answer.
+func (c *adminClient) do(ctx context.Context, r request) ([]byte, error) {
+	target := c.base + r.path
+	if len(r.query) > 0 {
+		target += "?" + r.query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, cmp.Or(r.method, http.MethodGet), target, strings.NewReader(r.text))
 	if err != nil {
 		return nil, err
+	}
+	if r.method == http.MethodPost {
+		req.Header.Set("Content-Type", "text/plain; charset=utf-8")
 	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
@@ -90,9 +106,9 @@ func (c *adminClient) get(ctx context.Context, path string) ([]byte, error) {
 	return body, nil
 }
 
-// getJSON decodes the answer to GET path into v.
-func (c *adminClient) getJSON(ctx context.Context, path string, v any) error {
-	body, err := c.get(ctx, path)
+// getJSON decodes the answer to r into v.
+func (c *adminClient) getJSON(ctx context.Context, r request, v any) error {
+	body, err := c.do(ctx, r)
 	if err != nil {
 		return err
 	}

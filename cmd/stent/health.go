@@ -20,7 +20,7 @@ func (h healthCmd) Run(s streams) error {
 	if h.Ready {
 		path, word = "/readyz", "ready"
 	}
-	if _, err := c.get(context.Background(), path); err != nil {
+	if _, err := c.do(context.Background(), request{path: path}); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintln(s.out, word)

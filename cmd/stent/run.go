@@ -12,6 +12,7 @@ import (
 
 	"github.com/stentproxy/stent/config"
 	"github.com/stentproxy/stent/proxy"
+	"github.com/stentproxy/stent/proxy/admin"
 )
 
 // errAborted is the end by a second signal.
@@ -19,13 +20,25 @@ var errAborted = errors.New("a second signal: sessions were cut off")
 
 // serve runs the proxy until a signal: the first SIGTERM or SIGINT drains
 // it, the second ends it at once; SIGHUP replaces the configuration by what
-// source returns, unless that is bad. Listening is called when the listeners
+// source returns, unless that is bad. Listening is called when all addresses
 // are bound.
 func serve(cfg *config.Config, source func() (*config.Config, error), log *logger, listening func()) error {
 	p, err := proxy.New(cfg, proxy.Options{Log: log.Logger, Handlers: handlers})
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
+	replace := func() error { return reload(p, source, log) }
+	api, err := admin.New(p, cfg.Admin, admin.Options{
+		Log:    log.Logger,
+		Reload: func(context.Context) error { return replace() },
+	})
+	if err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	if _, err := p.Tree().AddControl(api); err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+
 	// Before anything is bound, so that no signal of an impatient parent is lost.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
@@ -36,8 +49,11 @@ func serve(cfg *config.Config, source func() (*config.Config, error), log *logge
 	if err := p.Listen(ctx); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
+	if err := api.Listen(ctx); err != nil {
+		return fmt.Errorf("start: %w", cfg.Locate(err))
+	}
 	v, _ := build()
-	log.Info("listening", zap.Stringers("addresses", p.Addrs()), zap.String("version", v))
+	log.Info("listening", zap.Stringers("addresses", p.Addrs()), zap.String("admin", cfg.Admin.Address), zap.String("version", v))
 	listening()
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
@@ -49,7 +65,7 @@ func serve(cfg *config.Config, source func() (*config.Config, error), log *logge
 		case s := <-signals:
 			switch {
 			case s == syscall.SIGHUP:
-				reload(p, source, log)
+				_ = replace() // has logged it
 			case ctx.Err() == nil:
 				log.Info("stopping", zap.Stringer("signal", s))
 				drain()
@@ -61,8 +77,8 @@ func serve(cfg *config.Config, source func() (*config.Config, error), log *logge
 	}
 }
 
-// reload swaps the configuration, or says why not.
-func reload(p *proxy.Proxy, source func() (*config.Config, error), log *logger) {
+// reload swaps the configuration, or logs why not.
+func reload(p *proxy.Proxy, source func() (*config.Config, error), log *logger) error {
 	cfg, err := source()
 	if err == nil {
 		err = p.Reload(cfg)
@@ -72,7 +88,8 @@ func reload(p *proxy.Proxy, source func() (*config.Config, error), log *logger) 
 	}
 	if err != nil {
 		log.Error("the configuration stays as it was", zap.Error(err))
-		return
+		return err
 	}
 	log.Info("configuration reloaded")
+	return nil
 }

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"text/tabwriter"
 	"unicode"
-
-	"github.com/dustin/go-humanize"
 )
 
 // table prints rows in aligned columns.
@@ -19,9 +17,12 @@ type table struct {
 	err error
 }
 
+// newTable begins a table, with a first row of headings if there are any.
 func newTable(w io.Writer, header ...string) *table {
 	t := &table{w: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
-	t.row(header...)
+	if len(header) > 0 {
+		t.row(header...)
+	}
 	return t
 }
 
@@ -55,9 +56,6 @@ func printable(s string) string {
 	}
 	return strconv.Quote(s)
 }
-
-// bytesText is a number of bytes for people.
-func bytesText(n uint64) string { return humanize.IBytes(n) }
 
 // printJSON prints v indented.
 func printJSON(w io.Writer, v any) error {

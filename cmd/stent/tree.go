@@ -20,7 +20,7 @@ func (t treeCmd) Run(s streams) error {
 		return err
 	}
 	var raw json.RawMessage
-	if err := c.getJSON(context.Background(), "/api/tree", &raw); err != nil {
+	if err := c.getJSON(context.Background(), request{path: "/api/tree"}, &raw); err != nil {
 		return err
 	}
 	if t.JSON {

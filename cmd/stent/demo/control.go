@@ -1,7 +1,6 @@
 package demo
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -44,49 +43,22 @@ func NewControl(admin string, kill func()) http.Handler {
 	return http.NewCrossOriginProtection().Handler(mux)
 }
 
-// session answers with what the proxy counts of one session: the entry of
-// the admin API's list, which a page of another origin can't ask itself.
+// session answers with what the proxy knows of one session, which a page of
+// another origin can't ask the admin API itself.
 func (c *control) session(w http.ResponseWriter, r *http.Request) {
-	found, err := c.find(r)
-	switch {
-	case err != nil:
-		http.Error(w, err.Error(), http.StatusBadGateway)
-	case found == nil:
-		http.NotFound(w, r)
-	default:
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", "no-store")
-		w.Write(found)
-	}
-}
-
-func (c *control) find(r *http.Request) (json.RawMessage, error) {
-	query := url.Values{"route": {"/room"}, "limit": {fmt.Sprint(maxMembers)}}
-	req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, c.admin+"/api/sessions?"+query.Encode(), nil)
+	req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, c.admin+"/api/sessions/"+url.PathEscape(r.PathValue("key")), nil)
 	if err != nil {
-		return nil, err
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
 	}
 	resp, err := c.client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("ask the admin API: %w", err)
+		http.Error(w, "the admin API does not answer", http.StatusBadGateway)
+		return
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("ask the admin API: %s", resp.Status)
-	}
-	var list struct {
-		Sessions []json.RawMessage `json:"sessions"`
-	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAdminAnswer)).Decode(&list); err != nil {
-		return nil, fmt.Errorf("read the admin API's answer: %w", err)
-	}
-	for _, raw := range list.Sessions {
-		var entry struct {
-			Session string `json:"session"`
-		}
-		if json.Unmarshal(raw, &entry) == nil && entry.Session == r.PathValue("key") {
-			return raw, nil
-		}
-	}
-	return nil, nil
+	w.Header().Set("Content-Type", resp.Header.Get("Content-Type"))
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(resp.StatusCode)
+	io.Copy(w, io.LimitReader(resp.Body, maxAdminAnswer))
 }

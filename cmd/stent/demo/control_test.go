@@ -12,11 +12,11 @@ import (
 
 func TestControl(t *testing.T) {
 	admin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/api/sessions" || r.URL.Query().Get("route") != "/room" {
+		if r.URL.Path != "/api/sessions/b" {
 			http.NotFound(w, r)
 			return
 		}
-		fmt.Fprint(w, `{"sessions":[{"session":"a","state":"open"},{"session":"b","state":"held"}],"next":""}`)
+		fmt.Fprint(w, `{"session":"b","state":"held"}`)
 	}))
 	defer admin.Close()
 	killed := 0
@@ -28,6 +28,7 @@ func TestControl(t *testing.T) {
 	}{
 		{"a session", "GET", "/demo/session/b", "", 200, `{"session":"b","state":"held"}`},
 		{"no such session", "GET", "/demo/session/c", "", 404, ""},
+		{"a way out of the sessions", "GET", "/demo/session/..%2f..%2fapi%2fconfig", "", 404, ""},
 		{"features", "GET", "/demo/features", "", 200, `{"counters":true,"kill":true}`},
 		{"kill", "POST", "/demo/backend/kill", "same-origin", 202, ""},
 		{"kill from elsewhere", "POST", "/demo/backend/kill", "cross-site", 403, ""},
