@@ -39,6 +39,7 @@ type leg struct {
 	// owned by the reader
 	carry    gathered // bytes read and not consumed yet
 	fresh    bool     // carry has not been looked at
+	front    []byte   // what a leg without a descriptor waits with
 	large    bool     // the last chunk filled its buffer
 	readRaw  func(fd uintptr) bool
 	chunk    *buffer
@@ -53,11 +54,14 @@ type leg struct {
 	wmu sync.Mutex
 	// guarded by wmu
 	atFrame, atMessage bool    // where the stream that was written stands
-	closed             bool    // our close frame is out; nothing follows
-	broken             bool    // a write failed; the stream is cut
+	broken             error   // a write failed; the stream is cut
 	armed              instant // when the write deadline was last set
 
+	closed atomic.Bool  // our close frame is out; nothing follows; set under wmu
+	bound  atomic.Int64 // instant that no write goes beyond; 0 is none
+
 	pending atomic.Bool // something below waits to be written
+	asked   atomic.Bool // whoever holds wmu is to look at it before letting go
 	mu      sync.Mutex
 	// guarded by mu
 	controls []byte // frames that wait for a frame boundary
@@ -199,25 +203,34 @@ func (l *leg) wait() (*buffer, int, error) {
 		l.chunk, l.readErr = nil, nil
 		return buf, n, err
 	}
-	// A connection without a descriptor, such as TLS: wait with one byte on
-	// the carry, so that the buffer is taken only when data is in hand.
-	if l.carry.len() == 0 {
-		var one [1]byte
-		if n, err := l.conn.Read(one[:]); n == 0 {
-			return nil, 0, noEOF(err)
-		}
-		l.carry.append(one[:])
+	// A connection without a descriptor, such as TLS: wait with a few bytes
+	// of the leg's own, so that a buffer is taken only when data is in hand.
+	if l.front == nil {
+		l.front = make([]byte, frontBuffer)
+	}
+	n, err := l.conn.Read(l.front)
+	if n == 0 {
+		return nil, 0, noEOF(err)
 	}
 	buf := l.nextBuffer()
 	off := copy(buf.b, l.carry.bytes())
-	n, err := l.conn.Read(buf.b[off:])
-	if n == 0 {
-		buf.release()
-		return nil, 0, noEOF(err)
-	}
+	off += copy(buf.b[off:], l.front[:n])
 	l.carry.reset()
-	return buf, off + n, nil
+	if n == len(l.front) {
+		// What else of a record is in hand is taken, without waiting for the
+		// next: these bytes may be all that the peer has to say. An error
+		// comes again.
+		l.deadline = -1
+		l.conn.SetReadDeadline(time.Unix(1, 0))
+		n, _ = l.conn.Read(buf.b[off:])
+		off += n
+	}
+	return buf, off, nil
 }
+
+// frontBuffer is what a leg without a descriptor holds to wait with: enough
+// for most messages, in bytes.
+const frontBuffer = 512
 
 func noEOF(err error) error {
 	if err == nil {
@@ -253,10 +266,7 @@ var noMark = mark{-1, -1}
 func (l *leg) write(p []byte, m mark) (int, error) {
 	l.wmu.Lock()
 	n, err := l.writeLocked(p, m)
-	l.wmu.Unlock()
-	if l.pending.Load() {
-		l.flush()
-	}
+	l.settle()
 	return n, err
 }
 
@@ -316,34 +326,50 @@ func (m mark) after(at int) mark {
 	return a
 }
 
-// send writes p and moves the boundary state. The write deadline is set
-// anew only when a quarter of the stall time has passed since it last was,
-// so that a busy leg pays for it rarely.
+// send writes p and moves the boundary state. A long p is written in parts:
+// a peer that takes it slowly takes it.
 func (l *leg) send(p []byte, m mark) (int, error) {
-	if l.closed {
+	if l.closed.Load() {
 		return 0, errClosed
 	}
-	if l.broken {
-		return 0, net.ErrClosed
+	if l.broken != nil {
+		return 0, l.broken
 	}
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if l.stall > 0 {
-		if t := now(); l.armed == 0 || t > l.armed.add(l.stall/4) {
-			l.armed = t
-			l.conn.SetWriteDeadline(t.add(l.stall + l.stall/4).time())
+	n := 0
+	for n < len(p) {
+		l.arm()
+		k, err := l.conn.Write(p[n:min(len(p), n+largeBuffer)])
+		n += k
+		if err != nil {
+			l.broken = err
+			l.atFrame, l.atMessage = false, false
+			return n, err
 		}
-	}
-	n, err := l.conn.Write(p)
-	if err != nil {
-		l.broken = true
-		l.atFrame, l.atMessage = false, false
-		return n, err
 	}
 	l.atFrame = m.frame == len(p)
 	l.atMessage = m.message == len(p)
 	return n, nil
+}
+
+// arm sets the write deadline anew, only when a quarter of the stall time
+// has passed since it last was, so that a busy leg pays for it rarely.
+func (l *leg) arm() {
+	if l.stall <= 0 {
+		return
+	}
+	t := now()
+	if l.armed != 0 && t <= l.armed.add(l.stall/4) {
+		return
+	}
+	l.armed = t
+	due := t.add(l.stall + l.stall/4)
+	l.conn.SetWriteDeadline(earliest(due, instant(l.bound.Load())).time())
+	if b := instant(l.bound.Load()); b != 0 && b < due {
+		l.conn.SetWriteDeadline(b.time()) // hurry came in between
+	}
 }
 
 // control writes one control frame of the other side at once; the stream
@@ -352,14 +378,20 @@ func (l *leg) control(p []byte) error {
 	l.wmu.Lock()
 	inside := l.atFrame && !l.atMessage
 	_, err := l.writeLocked(p, mark{len(p), len(p)})
-	if err == nil && inside && !l.closed {
+	if err == nil && inside && !l.closed.Load() {
 		l.atMessage = false
 	}
-	l.wmu.Unlock()
-	if l.pending.Load() {
-		l.flush()
-	}
+	l.settle()
 	return err
+}
+
+// settle lets go of the write lock after a write, which may have brought
+// the stream to the boundary that something waits for.
+func (l *leg) settle() {
+	if l.pending.Load() {
+		l.asked.Store(true)
+	}
+	l.unlock()
 }
 
 // inject queues one control frame of our own and writes it as soon as the
@@ -416,34 +448,30 @@ func (l *leg) closeWith(payload []byte, polite bool) {
 	l.flush()
 }
 
-// flush writes what waits, unless another goroutine is writing: that one
-// will, before or right after it lets go.
+// flush writes what waits, unless another goroutine holds the write lock:
+// that one will, when it lets go. Nobody who queues a frame waits for it.
 func (l *leg) flush() {
-	for l.pending.Load() && l.wmu.TryLock() {
+	l.asked.Store(true)
+	for l.asked.Load() && l.wmu.TryLock() {
+		l.asked.Store(false)
 		l.flushLocked()
-		stuck := !l.canFlush()
 		l.wmu.Unlock()
-		if stuck {
-			return
-		}
 	}
 }
 
-// canFlush reports whether something that waits could be written now.
-func (l *leg) canFlush() bool {
-	if l.closed || l.broken || !l.pending.Load() {
-		return false
+// unlock lets go of the write lock. What was asked for while it was held
+// is this goroutine's to write.
+func (l *leg) unlock() {
+	l.wmu.Unlock()
+	if l.asked.Load() {
+		l.flush()
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.atFrame && (len(l.controls) > 0 || len(l.closing) > 0 && !l.polite) ||
-		l.atMessage && (len(l.messages) > 0 || len(l.closing) > 0)
 }
 
 // flushLocked writes what the current boundary allows: control frames, then
 // messages, then the close frame, after which nothing follows.
 func (l *leg) flushLocked() error {
-	if l.closed {
+	if l.closed.Load() {
 		return errClosed
 	}
 	l.mu.Lock()
@@ -477,7 +505,7 @@ func (l *leg) flushLocked() error {
 		l.atMessage = atMessage
 	}
 	if last {
-		l.closed = true
+		l.closed.Store(true)
 	}
 	if err == nil && last {
 		err = errClosed
@@ -486,34 +514,30 @@ func (l *leg) flushLocked() error {
 }
 
 // said reports whether our close frame is out.
-func (l *leg) said() bool {
-	l.wmu.Lock()
-	defer l.wmu.Unlock()
-	return l.closed
-}
+func (l *leg) said() bool { return l.closed.Load() }
 
 // insideMessage reports whether the stream that was written stands inside a
 // message.
 func (l *leg) insideMessage() bool {
 	l.wmu.Lock()
-	defer l.wmu.Unlock()
+	defer l.unlock()
 	return !l.atMessage
-}
-
-// limitWrites bounds all further writes, so that the end of a session does
-// not wait for a peer that takes nothing.
-func (l *leg) limitWrites(d time.Duration) {
-	l.hurry(now().add(d))
-	l.wmu.Lock()
-	l.stall, l.armed = d, 0
-	l.wmu.Unlock()
 }
 
 // atBoundary reports whether a close frame could be written now, or was.
 func (l *leg) atBoundary() bool {
 	l.wmu.Lock()
-	defer l.wmu.Unlock()
-	return l.atFrame && !l.broken
+	defer l.unlock()
+	return l.atFrame && l.broken == nil
+}
+
+// finish waits for a write that is under way, writes what can be written
+// and reports whether our close frame is out.
+func (l *leg) finish() bool {
+	l.wmu.Lock()
+	defer l.unlock()
+	l.flushLocked()
+	return l.closed.Load()
 }
 
 // reset reports whether the peer has reset the connection, without reading
@@ -522,9 +546,10 @@ func (l *leg) reset() bool {
 	return l.raw != nil && hungUp(l.raw)
 }
 
-// hurry bounds a write that is under way, so that the end of a session does
-// not wait for a peer that takes nothing.
+// hurry bounds the write that is under way and all that follow, so that the
+// end of a session does not wait for a peer that takes nothing.
 func (l *leg) hurry(until instant) {
+	l.bound.Store(int64(until))
 	l.conn.SetWriteDeadline(until.time())
 }
 

@@ -309,7 +309,7 @@ func (l *Link) Finish() End {
 	rule := &l.Policy.Rules[end.Cause]
 	left := max(time.Millisecond, time.Duration(closeBy-now()))
 	if up != nil {
-		up.limitWrites(left)
+		up.hurry(now().add(left))
 		if rule.Upstream != 0 {
 			up.close(rule.Upstream, "", false)
 		}
@@ -335,7 +335,7 @@ func (l *Link) Finish() End {
 
 func (l *Link) closeClient(end End, rule *Rule, fare *farewell, left time.Duration) {
 	c := l.client
-	c.limitWrites(left)
+	c.hurry(now().add(left))
 	switch {
 	case rule.Abort:
 		c.abort()
@@ -347,7 +347,7 @@ func (l *Link) closeClient(end End, rule *Rule, fare *farewell, left time.Durati
 	}
 	switch {
 	case end.Cause == ClientGone:
-	case !c.said():
+	case !c.finish():
 		c.abort() // inside a frame: a close frame can't be told from data
 	case end.Cause == ClientProtocol, end.Cause == TooBig, end.Cause == ClientSilent, end.Cause == ClientStalled:
 		// Its stream can't or won't be read to its close frame.

@@ -122,7 +122,7 @@ func (l *Link) untilBoundary(end *End, closeBy, t instant) (instant, *Loss, bool
 		return 0, nil, true
 	}
 	l.client.close(end.Code, end.Reason, false)
-	if l.client.said() {
+	if l.client.finish() {
 		return 0, nil, true
 	}
 	return closeBy, nil, false
