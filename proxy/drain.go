@@ -63,7 +63,13 @@ func (p *Proxy) closePaced(ctx context.Context, window time.Duration) {
 		}
 		s.end(End{Cause: relay.Draining})
 	}
-	// Those that were opened meanwhile, by handshakes under way.
+	p.endAll()
+}
+
+// endAll ends all sessions, those included that handshakes under way are
+// about to open.
+func (p *Proxy) endAll() {
+	p.ended.Store(true)
 	for _, s := range p.registry.all() {
 		s.end(End{Cause: relay.Draining})
 	}

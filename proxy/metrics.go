@@ -273,3 +273,14 @@ func version() string {
 	}
 	return "unknown"
 }
+
+// openedTotal is how many sessions all routes have opened.
+func (m *metrics) openedTotal() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var n uint64
+	for _, c := range m.routes {
+		n += c.total.Load()
+	}
+	return n
+}

@@ -52,6 +52,9 @@ func (p *Proxy) open(rt *route, w http.ResponseWriter, r *http.Request) {
 	}
 	info.Take()
 	p.registry.add(s)
+	if p.ended.Load() {
+		s.end(End{Cause: relay.Draining})
+	}
 	if err := p.tree.AddSession((*worker)(s)); err != nil {
 		s.end(End{Cause: relay.Draining, Err: err})
 		s.over(*s.link.Ended())

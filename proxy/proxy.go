@@ -47,6 +47,7 @@ type Proxy struct {
 
 	current atomic.Pointer[Snapshot]
 	phase   atomic.Uint32
+	ended   atomic.Bool // endAll has run: a new session ends at once
 
 	mu        sync.Mutex // of reloads and of
 	listeners []*Listener
@@ -86,7 +87,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		return nil, cfg.Locate(err)
 	}
 	p.tree = supervisor.New(supervisor.Options{Log: o.Log, Partitions: cfg.Supervisor.Partitions, StopTimeout: stopTimeout})
-	for _, service := range []suture.Service{p.pools, &mover{p}} {
+	for _, service := range []suture.Service{p.pools, &mover{p}, &collector{p}} {
 		if _, err := p.tree.AddControl(service); err != nil {
 			return nil, err
 		}
@@ -279,6 +280,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		return errors.Join(errors.New("supervision tree ended by itself"), err)
 	}
 	p.phase.Store(draining)
+	p.endAll()
 	stop()
 	return <-ended
 }

@@ -33,9 +33,10 @@ var (
 )
 
 // Serve gives the session its next upstream and stays with it to its end.
+// While frames flow it does not watch ctx, which would cost every session a
+// kilobyte: endAll ends every session before the tree is stopped.
 func (w *worker) Serve(ctx context.Context) error {
 	s := (*Session)(w)
-	defer context.AfterFunc(ctx, func() { s.end(End{Cause: relay.Draining}) })()
 	crashed := s.serving
 	s.serving = true
 	err := s.serve(ctx, crashed)
