@@ -152,9 +152,15 @@ func (l *Link) Agree(rsv uint8, deflate bool) {
 // Start gives the Link its client's connection, with the bytes that were
 // read from it already, and starts reading. Finish joins the reader.
 func (l *Link) Start(conn net.Conn, early []byte) {
-	l.client = newLeg(conn, early, Client, l.Policy)
-	l.client.deflate = l.Deflate
+	client := newLeg(conn, early, Client, l.Policy)
+	client.deflate = l.Deflate
 	l.clientDone = make(chan struct{})
+	l.mu.Lock() // End and Push come from anywhere, at any time
+	l.client = client
+	if l.end != nil {
+		client.hurry(l.closeBy)
+	}
+	l.mu.Unlock()
 	go l.serveClient()
 }
 
@@ -224,10 +230,10 @@ func (l *Link) End(e End) {
 	}
 	l.end = &e
 	l.closeBy = now().add(l.Policy.Timeouts.Close)
-	closeBy, up := l.closeBy, l.upstream
+	closeBy, client, up := l.closeBy, l.client, l.upstream
 	close(l.done)
 	l.mu.Unlock()
-	for _, leg := range []*leg{l.client, up} {
+	for _, leg := range []*leg{client, up} {
 		if leg != nil {
 			leg.hurry(closeBy)
 			leg.wake()
