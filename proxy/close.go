@@ -35,7 +35,7 @@ var closeTable = relay.Table{
 	relay.UpstreamClosed:   {Initiator: byUpstream},
 	relay.UpstreamLost:     {Client: 1012, Reason: "upstream lost", Initiator: byUpstream},
 	relay.UpstreamProtocol: {Client: 1011, Upstream: 1002, Reason: "upstream broke the protocol", Initiator: byUpstream},
-	relay.UpstreamTorn:     {Upstream: 1002, Abort: true, Initiator: byUpstream},
+	relay.UpstreamTorn:     {Abort: true, Initiator: byUpstream},
 	relay.ClientTorn:       {Client: 1012, Reason: "upstream lost inside a message", Initiator: byUpstream},
 	relay.TooBig:           {Client: 1009, Upstream: 1001, Reason: "message too big", Initiator: byStent},
 	relay.InvalidText:      {Client: 1007, Upstream: 1001, Reason: "text is not UTF-8", Initiator: byStent},

@@ -89,6 +89,7 @@ type Loss struct {
 	Cause LossCause
 	// Code is the upstream's close code where Cause is LossClosed.
 	Code int
+	echo []byte // the payload of that close frame
 	Err  error
 }
 

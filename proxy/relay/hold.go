@@ -26,6 +26,10 @@ func (l *Link) toUpstream(p []byte, m mark, piece bool) error {
 	}
 	for {
 		up := l.current()
+		if l.begun != nil && l.begun != up {
+			l.tear(l.begun)
+			return nil
+		}
 		if up != nil && up != l.fed && !l.feed(up) {
 			if up != l.current() {
 				continue
@@ -37,7 +41,7 @@ func (l *Link) toUpstream(p []byte, m mark, piece bool) error {
 		}
 		n, err := up.write(p, m)
 		if err == nil {
-			l.begun = m.message != len(p)
+			l.began(up, m.message != len(p))
 			l.handedOver(p)
 			return nil
 		}
@@ -46,7 +50,7 @@ func (l *Link) toUpstream(p []byte, m mark, piece bool) error {
 			return nil // Run finds out how the upstream ended
 		}
 		if piece {
-			if l.begun || n > 0 {
+			if l.begun != nil || n > 0 {
 				l.tear(up)
 				return nil
 			}
@@ -58,6 +62,15 @@ func (l *Link) toUpstream(p []byte, m mark, piece bool) error {
 		if len(p) == 0 {
 			return nil
 		}
+	}
+}
+
+// began notes whether an upstream has the start of a message whose rest no
+// other can be given.
+func (l *Link) began(up *leg, inside bool) {
+	l.begun = nil
+	if inside && l.Policy.Continuity != nil {
+		l.begun = up
 	}
 }
 
@@ -162,7 +175,7 @@ func (l *Link) feed(up *leg) bool {
 	n, err := up.write(held, l.holdEnd)
 	if err == nil {
 		l.fed = up
-		l.begun = len(held) > 0 && l.holdEnd.message != len(held)
+		l.began(up, len(held) > 0 && l.holdEnd.message != len(held))
 		l.handedOver(held)
 		l.hold.reset()
 		l.held.Store(0)

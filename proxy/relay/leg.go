@@ -524,6 +524,14 @@ func (l *leg) insideMessage() bool {
 	return !l.atMessage
 }
 
+// begun reports whether the peer has a part of a message that is still to be
+// ended. Of a stream that a failed write has cut, its writer knows more.
+func (l *leg) begun() bool {
+	l.wmu.Lock()
+	defer l.unlock()
+	return !l.atMessage && l.broken == nil
+}
+
 // atBoundary reports whether a close frame could be written now, or was.
 func (l *leg) atBoundary() bool {
 	l.wmu.Lock()
@@ -551,6 +559,16 @@ func (l *leg) reset() bool {
 func (l *leg) hurry(until instant) {
 	l.bound.Store(int64(until))
 	l.conn.SetWriteDeadline(until.time())
+}
+
+// interrupt fails a write that is under way and bounds those that follow.
+func (l *leg) interrupt(until instant) {
+	if !l.wmu.TryLock() {
+		l.hurry(now())
+		l.wmu.Lock()
+	}
+	defer l.unlock()
+	l.hurry(until)
 }
 
 // closeWrite ends the stream that was written; the peer may still send.

@@ -86,7 +86,7 @@ type Link struct {
 	holdEnd mark       // its boundaries
 	fed     *leg       // the upstream that has what the ones before it had
 	greeted *leg       // the upstream whose greeting is not answered yet
-	begun   bool       // an upstream has a part of the current client message
+	begun   *leg       // the upstream that has a part of the current client message
 	replay  recorder   // the first messages
 	scratch [2]scratch // by Side; [Upstream] is owned by Run
 

@@ -54,6 +54,11 @@ func (l *Link) readUpstreamUntil(up *leg, until instant) (*Loss, bool, error) {
 		if over || loss != nil {
 			return loss, over, nil
 		}
+		select {
+		case <-l.done:
+			return nil, false, errWake // the client may be at a boundary now
+		default:
+		}
 	}
 }
 
@@ -241,8 +246,7 @@ func (l *Link) upstreamClosed(up *leg, payload []byte) (*Loss, bool) {
 	case moving:
 		return &Loss{Cause: LossMoved}, false
 	case l.Policy.comesBack(code) && !l.client.insideMessage():
-		up.closeWith(payload, false)
-		return &Loss{Cause: LossClosed, Code: code}, false
+		return &Loss{Cause: LossClosed, Code: code, echo: append([]byte(nil), payload...)}, false
 	}
 	l.client.closeWith(payload, false)
 	up.closeWith(payload, false)
@@ -252,7 +256,7 @@ func (l *Link) upstreamClosed(up *leg, payload []byte) (*Loss, bool) {
 
 // upstreamBroke acts on a break of the protocol by the upstream.
 func (l *Link) upstreamBroke(up *leg, err error) (*Loss, bool) {
-	cause, fe := UpstreamProtocol, (*frame.Error)(nil)
+	var fe *frame.Error
 	if errors.As(err, &fe) && fe.Code != frame.CodeProtocol {
 		l.End(End{Cause: causeOf(fe), Err: err})
 		return nil, true
@@ -262,11 +266,6 @@ func (l *Link) upstreamBroke(up *leg, err error) (*Loss, bool) {
 	l.mu.Unlock()
 	if fare != nil {
 		l.End(fare.end)
-		return nil, true
-	}
-	up.close(l.Policy.Rules[cause].Upstream, "", false)
-	if l.client.insideMessage() {
-		l.End(End{Cause: UpstreamTorn, Err: err})
 		return nil, true
 	}
 	return &Loss{Cause: LossProtocol, Err: err}, false
@@ -304,6 +303,17 @@ func (l *Link) lose(up *leg, loss *Loss) *Loss {
 	if loss == nil {
 		return nil
 	}
+	until := now().add(l.Policy.Timeouts.Close)
+	up.interrupt(until)
+	switch loss.Cause {
+	case LossClosed:
+		up.closeWith(loss.echo, false)
+	case LossProtocol:
+		up.close(l.Policy.Rules[UpstreamProtocol].Upstream, "", false)
+	case LossSilent, LossStalled, LossPanic:
+		up.close(codeGoingAway, "", false)
+	case LossBroken, LossMoved: // nobody to tell, or told already
+	}
 	if l.client.insideMessage() {
 		l.End(End{Cause: UpstreamTorn, Err: loss})
 		return nil
@@ -311,15 +321,15 @@ func (l *Link) lose(up *leg, loss *Loss) *Loss {
 	if l.Policy.Continuity == nil {
 		return loss
 	}
+	torn := up.begun()
 	l.mu.Lock()
-	if l.torn || l.end != nil {
+	if torn || l.torn || l.end != nil {
 		l.mu.Unlock()
 		l.End(End{Cause: ClientTorn, Err: loss})
 		return nil
 	}
 	l.upstream = nil
 	l.mu.Unlock()
-	up.hurry(now())
 	up.mu.Lock()
 	owed, ok := up.pings.forget()
 	owed = append([]byte(nil), owed...)
@@ -330,10 +340,6 @@ func (l *Link) lose(up *leg, loss *Loss) *Loss {
 	if ok {
 		l.client.inject(frame.Pong, owed)
 	}
-	if loss.Cause == LossSilent || loss.Cause == LossStalled {
-		up.close(codeGoingAway, "", false)
-	}
-	until := now().add(l.Policy.Timeouts.Close)
 	l.strays.Go(func() { up.linger(until) })
 	return loss
 }
