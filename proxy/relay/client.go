@@ -103,6 +103,7 @@ func (l *Link) clientTick() (instant, error) {
 // fromClient handles one chunk and returns its unconsumed rest.
 func (l *Link) fromClient(b []byte) ([]byte, error) {
 	t := instant(l.client.heard.Load())
+	defer l.up.release()
 	for len(b) > 0 {
 		st, err := l.up.next(b, t)
 		l.up.settle(t)
@@ -129,6 +130,7 @@ func (l *Link) fromClient(b []byte) ([]byte, error) {
 			if err := l.pause(st.wait); err != nil {
 				return b[st.n:], err
 			}
+			t = now()
 		}
 		if st.n == 0 {
 			return b, nil
@@ -138,16 +140,22 @@ func (l *Link) fromClient(b []byte) ([]byte, error) {
 	return nil, nil
 }
 
-// pause stops reading while a rate is above its limit.
+// pause stops reading while a rate is above its limit. A debt can be long:
+// all else that the client's reader does goes on, and a client that is made
+// to wait is not idle.
 func (l *Link) pause(d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-l.done:
-		return errOver
+	over := now().add(d)
+	for now() < over {
+		l.last.Store(int64(now()))
+		until, err := l.clientTick()
+		if err != nil {
+			return err
+		}
+		if err := l.rest(earliest(until, over)); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // clientControl acts on one control frame of the client.

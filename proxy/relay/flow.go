@@ -46,7 +46,7 @@ type step struct {
 // gathers reports whether messages wait until they are whole.
 func (f *flow) gathers() bool { return f.assemble || f.whole > 0 }
 
-// next consumes a prefix of b. A step that consumed nothing asks for more
+// next consumes a prefix of b at t. A step that consumed nothing asks for more
 // bytes. An error is a *frame.Error and stands behind the step. The step's
 // slices are valid until the next call and may lie in b.
 //
@@ -54,22 +54,19 @@ func (f *flow) gathers() bool { return f.assemble || f.whole > 0 }
 // rate, one too large to gather) stands at the start of a step, so next
 // scans on only while it does not.
 func (f *flow) next(b []byte, t instant) (step, error) {
-	if f.spent {
-		f.pend.reset()
-		f.spent = false
-	}
+	f.release()
 	st := step{mark: noMark}
 	pos, done := 0, 0 // b[:done] may go on, b[done:pos] is gathered
 	for {
 		before := f.scan
 		ev, n, err := f.scan.Next(b[pos:])
 		if err != nil || ev == frame.More {
-			return f.rest(st, b, pos, done), err
+			return f.rest(st, b, pos, done, t), err
 		}
 		large := f.large(ev, f.pend.len()+pos-done+n)
 		if pos > 0 && (large || f.special(ev)) {
 			f.scan = before
-			return f.rest(st, b, pos, done), nil
+			return f.rest(st, b, pos, done, t), nil
 		}
 		if ev == frame.Control {
 			st.control, st.n = b[:n], n
@@ -108,22 +105,22 @@ func (f *flow) next(b []byte, t instant) (step, error) {
 			st.piece = f.cutting
 			if f.cutting && ev == frame.Final {
 				f.cutting = false
-				return f.rest(st, b, pos, done), nil
+				return f.rest(st, b, pos, done, t), nil
 			}
 		case ev == frame.Final && f.pend.len() > 0:
 			f.pend.append(b[:pos])
 			f.spent = true
-			f.complete(&st, f.pend.bytes(), pos)
+			f.complete(&st, f.pend.bytes(), pos, t)
 			return st, nil
 		case ev == frame.Final && f.assemble:
-			f.complete(&st, b[:pos], pos)
+			f.complete(&st, b[:pos], pos, t)
 			return st, nil
 		case ev == frame.Final:
 			done = pos
 			st.mark = mark{pos, pos}
 		}
 		if ev == frame.Final && f.limit != nil {
-			return f.rest(st, b, pos, done), nil
+			return f.rest(st, b, pos, done, t), nil
 		}
 	}
 }
@@ -149,11 +146,11 @@ func (f *flow) large(ev frame.Event, wire int) bool {
 
 // rest ends a step behind pos: b[:done] goes on, the start of a message
 // behind it is gathered.
-func (f *flow) rest(st step, b []byte, pos, done int) step {
+func (f *flow) rest(st step, b []byte, pos, done int, t instant) step {
 	st.out, st.n = b[:done], pos
 	f.pend.append(b[done:pos])
 	if f.limit != nil && f.scan.AtMessage() && f.limit.onLimit == Slow {
-		if st.wait = f.limit.wait(now()); st.wait > 0 {
+		if st.wait = f.limit.wait(t); st.wait > 0 {
 			f.count.Limited.Add(1)
 		}
 	}
@@ -161,8 +158,8 @@ func (f *flow) rest(st step, b []byte, pos, done int) step {
 }
 
 // complete ends a step with one whole message.
-func (f *flow) complete(st *step, frames []byte, n int) {
-	*st = f.rest(*st, nil, 0, 0)
+func (f *flow) complete(st *step, frames []byte, n int, t instant) {
+	*st = f.rest(*st, nil, 0, 0, t)
 	st.n = n
 	if f.assemble {
 		st.message = frames
@@ -221,6 +218,15 @@ func (f *flow) ended(t instant) {
 			f.tally.bucket, f.tally.run = b, 0
 		}
 		f.tally.run++
+	}
+}
+
+// release gives the memory of the last step back: a flow that waits holds
+// only the start of a message.
+func (f *flow) release() {
+	if f.spent {
+		f.pend.reset()
+		f.spent = false
 	}
 }
 

@@ -134,8 +134,8 @@ func (l *Link) full() bool {
 // have reset its connection.
 const resetCheck = time.Second
 
-// rest waits while the hold buffer is full. The client is not read, so its
-// keepalive pauses.
+// rest waits, until the instant at most, while the hold buffer is full or a
+// rate is passed. The client is not read, so its keepalive pauses.
 func (l *Link) rest(until instant) error {
 	l.client.heard.Store(int64(now()))
 	wait := resetCheck

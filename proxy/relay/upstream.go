@@ -136,6 +136,7 @@ func (l *Link) untilBoundary(end *End, closeBy, t instant) (instant, *Loss, bool
 // fromUpstream handles one chunk and returns its unconsumed rest.
 func (l *Link) fromUpstream(up *leg, b []byte) (rest []byte, loss *Loss, over bool) {
 	t := instant(up.heard.Load())
+	defer l.down.release()
 	for len(b) > 0 {
 		st, err := l.down.next(b, t)
 		l.down.settle(t)
