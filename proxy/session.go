@@ -167,9 +167,12 @@ func (s *Session) Push(to Side, t Type, data []byte) Pushed {
 	return s.link.Push(to, t, data)
 }
 
-// Close ends the session: the client gets a close frame with code (0 means
-// 1008) and reason, the upstream 1001.
+// Close ends the session: the client gets a close frame with code and reason,
+// the upstream 1001. A code of 0, or one that is never sent, means 1008.
 func (s *Session) Close(code int, reason string) {
+	if !relay.Sends(code) {
+		code = 0
+	}
 	s.end(End{Cause: relay.Kicked, Code: code, Reason: reason})
 }
 

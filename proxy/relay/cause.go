@@ -1,6 +1,10 @@
 package relay
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/stentproxy/stent/proxy/frame"
+)
 
 // Cause is why a session ended: a row of the close table.
 type Cause uint8
@@ -83,6 +87,10 @@ type End struct {
 	// Err says more, where there is more to say.
 	Err error
 }
+
+// Sends reports whether a close frame of our own may have the code: 1014 is
+// left out of what RFC 6455 allows, since several client libraries refuse it.
+func Sends(code int) bool { return frame.ValidCode(code) && code != 1014 }
 
 // Loss is how one upstream was lost.
 type Loss struct {

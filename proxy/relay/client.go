@@ -170,6 +170,7 @@ func (l *Link) clientControl(raw []byte) error {
 	case frame.Pong:
 		l.pong(l.client, l.current(), raw, c.payload())
 	case frame.Close:
+		l.closed = true
 		return l.clientClosed(c.payload())
 	}
 	return nil
@@ -229,7 +230,12 @@ func (l *Link) clientEnded(err error) {
 		l.End(end)
 		return
 	}
-	l.leave(&farewell{cause: ClientGone}, end, func(up *leg) { up.close(codeGoingAway, "", false) })
+	l.leave(&farewell{cause: ClientGone}, end, func(up *leg) {
+		up.close(codeGoingAway, "", false)
+		if !up.atBoundary() {
+			up.closeWrite() // the rest of a frame never comes
+		}
+	})
 }
 
 // leave begins a farewell: the upstream is told, and Run relays what it
@@ -262,7 +268,7 @@ func (l *Link) drainClient() {
 	l.mu.Lock()
 	end, closeBy, fare := l.end, l.closeBy, l.farewell
 	l.mu.Unlock()
-	if fare != nil && fare.cause != ClientProtocol {
+	if l.closed || fare != nil && fare.cause != ClientProtocol {
 		return // it has said its last word
 	}
 	switch end.Cause {

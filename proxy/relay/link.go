@@ -13,6 +13,7 @@ package relay
 import (
 	"net"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,6 +86,7 @@ type Link struct {
 	hold    gathered   // messages that no upstream has taken yet
 	holdEnd mark       // its boundaries
 	fed     *leg       // the upstream that has what the ones before it had
+	closed  bool       // the client's close frame was read
 	greeted *leg       // the upstream whose greeting is not answered yet
 	begun   *leg       // the upstream that has a part of the current client message
 	replay  recorder   // the first messages
@@ -223,6 +225,7 @@ func (l *Link) End(e End) {
 	if e.Reason == "" && e.Code == rule.Client {
 		e.Reason = rule.Reason
 	}
+	e.Reason = frame.CutReason(strings.ToValidUTF8(e.Reason, "\uFFFD"))
 	l.mu.Lock()
 	if l.end != nil {
 		l.mu.Unlock()
@@ -321,7 +324,7 @@ func (l *Link) Finish() End {
 		}
 	}
 	if l.client != nil {
-		l.closeClient(end, rule, fare, left)
+		l.closeClient(&end, rule, fare, left)
 	}
 	close(l.ending)
 	if l.client != nil {
@@ -339,7 +342,9 @@ func (l *Link) Finish() End {
 	return end
 }
 
-func (l *Link) closeClient(end End, rule *Rule, fare *farewell, left time.Duration) {
+// closeClient tells the client, if its stream stands where it can be told;
+// otherwise end no longer has a code.
+func (l *Link) closeClient(end *End, rule *Rule, fare *farewell, left time.Duration) {
 	c := l.client
 	c.hurry(now().add(left))
 	switch {
@@ -355,6 +360,7 @@ func (l *Link) closeClient(end End, rule *Rule, fare *farewell, left time.Durati
 	case end.Cause == ClientGone:
 	case !c.finish():
 		c.abort() // inside a frame: a close frame can't be told from data
+		end.Code, end.Reason = 0, ""
 	case end.Cause == ClientProtocol, end.Cause == TooBig, end.Cause == ClientSilent, end.Cause == ClientStalled:
 		// Its stream can't or won't be read to its close frame.
 		c.closeWrite()

@@ -45,6 +45,10 @@ func (l *Link) message(from Side, frames []byte) error {
 		if code == 0 {
 			code = codeNormal
 		}
+		if !Sends(code) {
+			l.End(End{Cause: HandlerFailed, Err: fmt.Errorf("handler stopped with %d, which is never sent", code)})
+			return errOver
+		}
 		l.End(End{Cause: HandlerStopped, Code: code, Reason: res.Reason})
 		return errOver
 	case Drop:
