@@ -2,6 +2,8 @@ package admin
 
 import (
 	"net/http"
+	"sync"
+	"sync/atomic"
 
 	"github.com/stentproxy/stent/proxy"
 	"github.com/stentproxy/stent/proxy/plug"
@@ -44,13 +46,29 @@ func (a *api) pushToID(w http.ResponseWriter, r *http.Request) *plug.Problem {
 	if problem != nil {
 		return problem
 	}
-	var n reached
-	for _, s := range a.withID(r.PathValue("id")) {
-		switch s.Push(m.to, m.typ, m.data) {
-		case proxy.Written, proxy.Held:
-			n.Sessions++
-		case proxy.Gone, proxy.Full:
-		}
+	return a.answer(w, reached{pushAll(a.withID(r.PathValue("id")), m)})
+}
+
+// maxPushing bounds the sessions that one request pushes to at a time.
+const maxPushing = 64
+
+// pushAll pushes to all sessions and returns how many have taken the
+// message. A push may wait for a slow client; the others don't wait with it.
+func pushAll(sessions []*proxy.Session, m message) int {
+	var taken atomic.Int64
+	var pushing sync.WaitGroup
+	places := make(chan struct{}, maxPushing)
+	for _, s := range sessions {
+		places <- struct{}{}
+		pushing.Go(func() {
+			defer func() { <-places }()
+			switch s.Push(m.to, m.typ, m.data) {
+			case proxy.Written, proxy.Held:
+				taken.Add(1)
+			case proxy.Gone, proxy.Full:
+			}
+		})
 	}
-	return a.answer(w, n)
+	pushing.Wait()
+	return int(taken.Load())
 }

@@ -36,7 +36,7 @@ func (a *api) reloadConfig(w http.ResponseWriter, r *http.Request) *plug.Problem
 // faultsOf lists the problems that an error stands for.
 func faultsOf(err error) []fault {
 	var all config.Errors
-	if !errors.As(err, &all) {
+	if !errors.As(err, &all) || len(all) == 0 {
 		one, ok := errors.AsType[*config.Error](err)
 		if !ok {
 			return []fault{{Message: err.Error()}}
