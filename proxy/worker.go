@@ -48,6 +48,9 @@ func (s *Session) serve(ctx context.Context, crashed bool) error {
 	s.proxy.fault(s, faultServe)
 	if crashed && !s.intensity.Allow(time.Now()) {
 		s.end(End{Cause: relay.Failed, Err: errIntensity})
+		if !s.answered {
+			return s.refused(internalError())
+		}
 	}
 	switch {
 	case !s.answered:
@@ -98,10 +101,12 @@ func (s *Session) first(ctx context.Context) error {
 	switch {
 	case s.route.alone:
 		s.agreed = s.route.extensions.agree(s.offer, aloneAnswer(s.offer))
-		return s.admit(ctx, nil)
+		return s.admit(nil)
 	case s.route.continuity != nil && s.route.continuity.AcceptEarly:
-		s.agreed = s.route.extensions.agree(s.offer, http.Header{})
-		if err := s.admit(ctx, nil); err != nil {
+		// The client is told what most upstreams would answer; those that
+		// would not are no upstreams for it.
+		s.agreed = s.route.extensions.agree(s.offer, aloneAnswer(s.offer))
+		if err := s.admit(nil); err != nil {
 			return err
 		}
 		s.holdBegins(time.Now(), s.route.continuity.Hold.Std())
@@ -119,7 +124,7 @@ func (s *Session) first(ctx context.Context) error {
 	header := conn.Response.Header
 	conn.Response = nil
 	s.attach(conn, header)
-	return s.admit(ctx, header)
+	return s.admit(header)
 }
 
 // aloneAnswer is what an upstream would answer on a route that has none:
@@ -133,26 +138,22 @@ func aloneAnswer(offer http.Header) http.Header {
 }
 
 // admit has the client answered with 101 and takes its connection.
-func (s *Session) admit(ctx context.Context, header http.Header) error {
+func (s *Session) admit(header http.Header) error {
 	o := s.opening
 	o.answer <- answer{header: header}
-	select {
-	case c := <-o.client:
-		if c.err != nil {
-			return c.err
-		}
-		s.answered = true
-		s.subprotocol.Store(&s.agreed.Subprotocol)
-		s.opening = nil
-		s.offer = nil
-		s.setState(Open)
-		s.link.Agree(s.agreed.Rsv, s.agreed.Deflate)
-		s.link.Start(c.conn, c.early)
-		s.opened101()
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	c := <-o.client // within answerTimeout
+	if c.err != nil {
+		return c.err
 	}
+	s.answered = true
+	s.subprotocol.Store(&s.agreed.Subprotocol)
+	s.opening = nil
+	s.offer = nil
+	s.setState(Open)
+	s.opened101()
+	s.link.Agree(s.agreed.Rsv, s.agreed.Deflate)
+	s.start(c)
+	return nil
 }
 
 // again finds the next upstream for a client that is held, until its hold
