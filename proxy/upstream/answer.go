@@ -193,7 +193,7 @@ func switched(header http.Header, key string, h *Handshake) error {
 	case len(protocols) > 1:
 		return &BadAnswer{Reason: "101 with more than one subprotocol"}
 	case len(protocols) == 1 && !contains(h.offered("Sec-WebSocket-Protocol"), protocols[0]):
-		return &BadAnswer{Reason: fmt.Sprintf("101 with subprotocol %q, which was not offered", protocols[0])}
+		return &BadAnswer{fmt.Sprintf("101 with subprotocol %q, which was not offered", protocols[0]), ErrUnsuitable}
 	}
 	var offered []string
 	for _, line := range header["Sec-Websocket-Extensions"] {
@@ -202,7 +202,7 @@ func switched(header http.Header, key string, h *Handshake) error {
 		}
 		for _, e := range elements(line) {
 			if !contains(offered, e) {
-				return &BadAnswer{Reason: fmt.Sprintf("101 with extension %q, which was not offered", e)}
+				return &BadAnswer{fmt.Sprintf("101 with extension %q, which was not offered", e), ErrUnsuitable}
 			}
 		}
 	}

@@ -17,7 +17,8 @@ var (
 	// ErrUnreachable means that every target tried refused the connection or
 	// answered nonsense. A client gets 502.
 	ErrUnreachable = errors.New("no target could be reached")
-	// ErrUnsuitable means that a target's 101 was refused by Handshake.Check.
+	// ErrUnsuitable means that a target's 101 was refused by Handshake.Check, or
+	// agrees to what was not offered.
 	ErrUnsuitable = errors.New("negotiation does not suit the session")
 	// ErrUnknown means that a pool or target of that name does not exist.
 	ErrUnknown = errors.New("unknown")
