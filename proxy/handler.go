@@ -87,7 +87,9 @@ type UpstreamWatcher interface {
 	UpstreamUp(s *Session, attempt int)
 }
 
-// Closer is a Handler that is told, last of all, how its session ended.
+// Closer is a Handler that is told, last of all, how its session ended. One
+// whose Open was called without an error is always told, also where the
+// client was refused later.
 type Closer interface {
 	Close(s *Session, end End)
 }

@@ -34,8 +34,8 @@ func (s *Session) opened101() {
 // over is the last that is done for a session.
 func (s *Session) over(end End) {
 	s.setState(Closing)
+	each(s, func(h Closer) { h.Close(s, end) })
 	if s.answered {
-		each(s, func(h Closer) { h.Close(s, end) })
 		s.logEnd(end)
 	}
 	s.unregistered(end)

@@ -76,6 +76,10 @@ func (p *Proxy) open(rt *route, w http.ResponseWriter, r *http.Request) {
 	o.client <- s.takeOver(w, r, a.header)
 }
 
+// crashIntensity bounds the restarts of a worker that panics, where no
+// continuity does.
+var crashIntensity = supervisor.Intensity{Max: 10, Window: time.Minute}
+
 // newSession makes the session of a handshake.
 func (p *Proxy) newSession(rt *route, r *http.Request, info *plug.Info) *Session {
 	s := &Session{
@@ -97,6 +101,7 @@ func (p *Proxy) newSession(rt *route, r *http.Request, info *plug.Info) *Session
 	}
 	s.base = appendHeader(nil, up)
 	s.shake = upstream.Handshake{RequestURI: rt.endpoint.UpURI(r), Host: host, ID: info.ID, IP: info.ClientIP.String()}
+	s.intensity = crashIntensity
 	if c := rt.continuity; c != nil {
 		s.intensity = supervisor.Intensity{Max: c.MaxRestarts, Window: time.Duration(c.MaxSeconds * float64(time.Second))}
 	}
@@ -112,21 +117,38 @@ func (p *Proxy) newSession(rt *route, r *http.Request, info *plug.Info) *Session
 	return s
 }
 
-// openHandlers tells the handlers of the session; one may refuse it.
-func (s *Session) openHandlers() (err error) {
-	each(s, func(h Opener) {
-		if err == nil {
-			err = h.Open(s)
+// openHandlers tells the handlers of the session; one may refuse it. Those
+// that were told before are then told of its end.
+func (s *Session) openHandlers() error {
+	for i := range s.handlers {
+		if err := s.openHandler(s.handlers[i]); err != nil {
+			s.handlers = s.handlers[:i]
+			s.end(End{Cause: relay.HandlerStopped, Err: err})
+			s.over(*s.link.Ended())
+			return err
 		}
-	})
-	if end := s.link.Ended(); end != nil && err == nil {
-		err = internalError()
 	}
-	if err != nil {
-		s.end(End{Cause: relay.HandlerStopped, Err: err})
-		s.unregistered(*s.link.Ended())
+	if end := s.link.Ended(); end != nil {
+		s.over(*end)
+		return internalError()
 	}
-	return err
+	return nil
+}
+
+func (s *Session) openHandler(h Handler) (err error) {
+	o, ok := h.(Opener)
+	if !ok {
+		return nil
+	}
+	s.hmu.Lock()
+	defer s.hmu.Unlock()
+	defer func() {
+		if v := recover(); v != nil {
+			s.handlerPanicked(v)
+			err = internalError()
+		}
+	}()
+	return o.Open(s)
 }
 
 // takeOver answers 101 and takes the client's connection out of net/http,

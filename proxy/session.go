@@ -228,11 +228,26 @@ func (i *inspector) Inspect(from Side, t Type, data []byte) Result {
 	return (*Session)(i).inspect(from, t, data)
 }
 
+// start lets the client's frames flow. A handler hears of the first upstream
+// before it sees a message, and can push to both sides by then.
+func (s *Session) start(c clientEnd) {
+	s.hmu.Lock()
+	defer s.hmu.Unlock()
+	s.link.Start(c.conn, c.early)
+	if s.link.Attached() {
+		eachLocked(s, func(h UpstreamWatcher) { h.UpstreamUp(s, s.Attempt()) })
+	}
+}
+
 // each calls f for every handler that implements T, one at a time, and
 // keeps a panic from going further: it ends the session.
 func each[T any](s *Session, f func(T)) {
 	s.hmu.Lock()
 	defer s.hmu.Unlock()
+	eachLocked(s, f)
+}
+
+func eachLocked[T any](s *Session, f func(T)) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.handlerPanicked(v)
