@@ -41,15 +41,16 @@ func (s *Session) over(end End) {
 	s.unregistered(end)
 }
 
-// unregistered takes the session out of all books.
+// unregistered takes the session out of all books, the registry last: who
+// waits for that to be empty finds the others closed.
 func (s *Session) unregistered(end End) {
 	if s.answered {
 		s.route.count.closed(end, closeTable[end.Cause].Initiator, time.Since(s.opened))
 	}
 	s.setState(Closing)
-	s.proxy.registry.remove(s)
 	s.route.count.gone()
 	s.info.End()
+	s.proxy.registry.remove(s)
 }
 
 func (s *Session) logEnd(end End) {
