@@ -179,6 +179,7 @@ func (l *Link) feed(up *leg) bool {
 		l.handedOver(held)
 		l.hold.reset()
 		l.held.Store(0)
+		l.unpark(up)
 		return true
 	}
 	l.upstreamRefused(up, err)

@@ -71,6 +71,7 @@ type leg struct {
 	pings    pings
 
 	// guarded by the link's mu, of an upstream
+	fed    bool    // it has what the ones before it had
 	moving bool    // it is being left on purpose
 	failed bool    // a write to it failed: what it said is still read
 	stuck  bool    // it took no data within the write timeout

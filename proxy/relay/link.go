@@ -101,6 +101,7 @@ type Link struct {
 	upstream *leg
 	attached int       // how many upstreams there have been
 	farewell *farewell // the client has nothing more to say
+	parked   []byte    // pushes that wait for an upstream
 	torn     bool      // an upstream was lost inside a client message
 	end      *End
 	closeBy  instant
@@ -279,15 +280,20 @@ const (
 // Push sends a message of our own to one side.
 func (l *Link) Push(to Side, t frame.Opcode, data []byte) Pushed {
 	l.mu.Lock()
-	leg, ended := l.client, l.end != nil || l.client == nil
+	if l.end != nil || l.client == nil || l.Alone && to == Upstream {
+		l.mu.Unlock()
+		return Gone
+	}
+	leg := l.client
 	if to == Upstream {
 		leg = l.upstream
+		if l.Policy.Continuity != nil && l.farewell == nil && (leg == nil || !leg.fed || leg.moving || leg.failed) {
+			defer l.mu.Unlock()
+			return l.park(encode(nil, t, data, true, false))
+		}
 	}
 	l.mu.Unlock()
-	switch {
-	case ended || l.Alone && to == Upstream:
-		return Gone
-	case leg == nil:
+	if leg == nil {
 		return Gone
 	}
 	switch leg.push(encode(nil, t, data, to == Upstream, leg.deflate)) {
@@ -297,6 +303,29 @@ func (l *Link) Push(to Side, t frame.Opcode, data []byte) Pushed {
 		return Full
 	default:
 		return Gone
+	}
+}
+
+// park keeps a push for the next upstream, which gets it behind what the
+// client has waiting; l.mu is held.
+func (l *Link) park(frames []byte) Pushed {
+	if len(l.parked)+len(frames) > maxPushes {
+		return Full
+	}
+	l.parked = append(l.parked, frames...)
+	return Held
+}
+
+// unpark lets pushes go to an upstream that is up to date, those first that
+// waited for it.
+func (l *Link) unpark(up *leg) {
+	l.mu.Lock()
+	parked := l.parked
+	l.parked = nil
+	up.fed = true
+	l.mu.Unlock()
+	if len(parked) > 0 {
+		_ = up.push(parked) // where it is lost again, so are they
 	}
 }
 
