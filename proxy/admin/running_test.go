@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -247,6 +248,26 @@ func newBackend(t *testing.T) *backend {
 	t.Cleanup(srv.Close)
 	b.url = strings.Replace(srv.URL, "http", "ws", 1)
 	return b
+}
+
+// newGoingAway is a WebSocket server that sends its first client away and
+// keeps the others.
+func newGoingAway(t *testing.T) string {
+	var first atomic.Bool
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer c.CloseNow()
+		if first.CompareAndSwap(false, true) {
+			c.Close(websocket.StatusGoingAway, "")
+			return
+		}
+		<-c.CloseRead(r.Context()).Done()
+	}))
+	t.Cleanup(srv.Close)
+	return strings.Replace(srv.URL, "http", "ws", 1)
 }
 
 // receive waits for a value.

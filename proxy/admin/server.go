@@ -39,7 +39,7 @@ const (
 	headerSize    = 16 << 10
 	// stopTimeout is how long requests under way may take once the Server is
 	// to end; it is less than a branch of the supervision tree has.
-	stopTimeout = 2 * time.Second
+	stopTimeout = time.Second
 )
 
 // Server is the admin listener. It is a suture service.
