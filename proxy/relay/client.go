@@ -275,6 +275,7 @@ func (l *Link) drainClient() {
 	case ClientSilent, ClientStalled, ClientGone:
 		return // there is nobody to wait for
 	}
+	l.client.fresh = l.client.carry.len() > 0 // it may be there already
 	parse := end.Cause != ClientProtocol
 	for now() < closeBy {
 		buf, n, err := l.client.read(closeBy)

@@ -162,6 +162,10 @@ var errReset = errors.New("connection reset")
 // repeated, then what no upstream has taken yet. It returns false when that
 // upstream, too, refuses, or has to answer first.
 func (l *Link) feed(up *leg) bool {
+	if l.begun != nil {
+		l.tear(l.begun) // the rest of that message is nobody's
+		return false
+	}
 	if l.fed != nil && !l.repeat(up) {
 		return false
 	}

@@ -584,7 +584,7 @@ func (l *leg) closeWrite() {
 // what was sent before.
 func (l *leg) linger(until instant) {
 	defer l.conn.Close()
-	if !l.said() {
+	if !l.finish() {
 		return
 	}
 	l.closeWrite()

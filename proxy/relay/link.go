@@ -99,7 +99,6 @@ type Link struct {
 	mu sync.Mutex
 	// guarded by mu
 	upstream *leg
-	attached int       // how many upstreams there have been
 	farewell *farewell // the client has nothing more to say
 	parked   []byte    // pushes that wait for an upstream
 	torn     bool      // an upstream was lost inside a client message
@@ -179,8 +178,6 @@ func (l *Link) Attach(conn net.Conn, early []byte, deflate bool) bool {
 		return false
 	}
 	l.upstream = up
-	l.attached++
-	again := l.attached > 1
 	l.mu.Unlock()
 	l.down.reset()
 	if l.Policy.Assemble {
@@ -189,8 +186,8 @@ func (l *Link) Attach(conn net.Conn, early []byte, deflate bool) bool {
 			l.down.scan.Rsv = frame.Rsv1
 		}
 	}
-	if l.client != nil && (again || l.held.Load() > 0) {
-		l.client.wake()
+	if l.client != nil {
+		l.client.wake() // it may hold something, or be about to
 	}
 	return true
 }
@@ -356,13 +353,13 @@ func (l *Link) Finish() End {
 		l.closeClient(&end, rule, fare, left)
 	}
 	close(l.ending)
+	if up != nil {
+		l.strays.Go(func() { up.linger(closeBy) }) // neither side waits for the other
+	}
 	if l.client != nil {
 		l.client.wake()
 		<-l.clientDone
 		l.client.conn.Close()
-	}
-	if up != nil {
-		up.linger(closeBy)
 	}
 	l.strays.Wait()
 	l.mu.Lock()

@@ -100,7 +100,7 @@ func (l *Link) sendFrames(from, to Side, frames []byte) error {
 		return nil
 	}
 	if from == Upstream && to == Client {
-		if l.toClient(l.current(), frames, m) {
+		if l.toClient(l.running(), frames, m) {
 			return nil
 		}
 		return errOver

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stentproxy/stent/proxy/frame"
 )
@@ -60,6 +61,13 @@ func (l *Link) readUpstreamUntil(up *leg, until instant) (*Loss, bool, error) {
 		default:
 		}
 	}
+}
+
+// running returns the upstream that Run reads.
+func (l *Link) running() *leg {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.upstream
 }
 
 // Wait is Run for a session without an upstream.
@@ -231,6 +239,9 @@ func (l *Link) upstreamClosed(up *leg, payload []byte) (*Loss, bool) {
 	code, reason, err := frame.ParseClose(payload)
 	if err != nil {
 		return l.upstreamBroke(up, err)
+	}
+	if l.Policy.Assemble && !utf8.Valid(reason) {
+		return l.upstreamBroke(up, frame.ErrUTF8)
 	}
 	l.mu.Lock()
 	fare, moving := l.farewell, up.moving

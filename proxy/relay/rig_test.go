@@ -1,0 +1,310 @@
+package relay
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stentproxy/stent/proxy/frame"
+)
+
+// rules is the close table of the contract.
+var rules = Table{
+	ClientClosed:     {},
+	ClientGone:       {Upstream: 1001},
+	ClientProtocol:   {Client: 1002, Upstream: 1002, Reason: "protocol error"},
+	ClientSilent:     {Client: 1001, Upstream: 1001},
+	ClientStalled:    {Client: 1001, Upstream: 1001},
+	UpstreamClosed:   {},
+	UpstreamLost:     {Client: 1012, Reason: "upstream lost"},
+	UpstreamProtocol: {Client: 1011, Upstream: 1002},
+	UpstreamTorn:     {Upstream: 1002, Abort: true},
+	ClientTorn:       {Client: 1012},
+	TooBig:           {Client: 1009, Upstream: 1001},
+	InvalidText:      {Client: 1007, Upstream: 1001},
+	OverLimit:        {Client: 1008, Upstream: 1001},
+	HandlerFailed:    {Client: 1011, Upstream: 1001},
+	HandlerStopped:   {Upstream: 1001},
+	Kicked:           {Client: 1008, Upstream: 1001},
+	Expired:          {Client: 1008, Upstream: 1001},
+	Idle:             {Client: 1001, Upstream: 1001},
+	Lifetime:         {Client: 1001, Upstream: 1001},
+	Draining:         {Client: 1012, Upstream: 1001},
+	RedialRefused:    {Client: 1012},
+	GaveUp:           {Client: 1013},
+	Failed:           {Client: 1011, Upstream: 1001},
+}
+
+// newPolicy returns a policy whose timeouts a test does not meet, but for
+// those that it sets.
+func newPolicy(change func(*Policy)) *Policy {
+	p := &Policy{Rules: &rules, Timeouts: Timeouts{Write: patience, Close: patience}}
+	if change != nil {
+		change(p)
+	}
+	return p
+}
+
+// holding is a continuity with small bounds.
+func holding(p *Policy) {
+	p.Continuity = &Continuity{Whole: 64, Buffer: 1 << 20, OnClose: []int{1001, 1012, 1013}}
+}
+
+// rig is a Link between peers that a test plays, with a worker that does
+// what a session's does.
+type rig struct {
+	t      testing.TB
+	link   *Link
+	client *peer
+	pair   pair
+	next   chan net.Conn // the Link's next upstream
+	joined chan struct{} // it is attached
+	lost   chan *Loss    // each loss
+	ended  chan struct{}
+	end    End
+}
+
+// newRig starts a session. A client's early bytes are read by the Link
+// before those that it sends later.
+func newRig(t testing.TB, s Session, p pair, early []byte) *rig {
+	t.Helper()
+	r := &rig{t: t, link: New(s), pair: p, next: make(chan net.Conn), joined: make(chan struct{}, 1), lost: make(chan *Loss, 100), ended: make(chan struct{})}
+	own, far := p(t)
+	r.client = newPeer(t, far, Client)
+	go func() {
+		defer close(r.ended)
+		r.link.Agree(0, s.Deflate)
+		r.link.Start(own, early)
+		r.work()
+		r.end = r.link.Finish()
+	}()
+	t.Cleanup(func() {
+		r.link.End(End{Cause: Draining})
+		far.Close()
+		soon(t, r.ended, "the session's end")
+	})
+	return r
+}
+
+func (r *rig) work() {
+	for {
+		select {
+		case conn := <-r.next:
+			if !r.link.Attach(conn, nil, false) {
+				conn.Close()
+				return
+			}
+			r.joined <- struct{}{}
+		case <-r.link.Done():
+			return
+		}
+		loss := r.link.Run()
+		if loss == nil {
+			return
+		}
+		r.lost <- loss
+		if r.link.Policy.Continuity == nil {
+			cause := UpstreamLost
+			if loss.Cause == LossProtocol {
+				cause = UpstreamProtocol
+			}
+			r.link.End(End{Cause: cause, Err: loss})
+			return
+		}
+	}
+}
+
+// attach gives the session its next upstream.
+func (r *rig) attach() *peer {
+	r.t.Helper()
+	own, far := r.pair(r.t)
+	select {
+	case r.next <- own:
+		select {
+		case <-r.joined:
+		case <-r.ended:
+		}
+	case <-r.ended:
+		own.Close()
+	case <-time.After(patience):
+		r.t.Fatal("the session takes no upstream")
+	}
+	return newPeer(r.t, far, Upstream)
+}
+
+// loss waits for the loss of the attached upstream.
+func (r *rig) loss() *Loss {
+	r.t.Helper()
+	select {
+	case l := <-r.lost:
+		return l
+	case <-r.ended:
+		r.t.Fatalf("the session has ended: %v, %v", r.end.Cause, r.end.Err)
+	case <-time.After(patience):
+		r.t.Fatal("the upstream is not lost")
+	}
+	return nil
+}
+
+// over waits for the session's end.
+func (r *rig) over(want Cause) {
+	r.t.Helper()
+	soon(r.t, r.ended, "the session's end")
+	if r.end.Cause != want {
+		r.t.Errorf("ended with %q (%v), want %q", r.end.Cause, r.end.Err, want)
+	}
+}
+
+// peer plays one end of a session on the wire. What it gets is parsed by a
+// scanner; anything that RFC 6455 forbids fails the test.
+type peer struct {
+	t testing.TB
+	net.Conn
+	side Side
+	got  chan heard
+	done <-chan struct{} // closed when the connection has ended
+	read peerReader      // to be looked at when done is closed
+	err  error           // how it ended
+
+}
+
+// heard is a message or a control frame that a peer got.
+type heard struct {
+	op      frame.Opcode
+	payload string
+}
+
+func (h heard) String() string {
+	if h.op == frame.Close {
+		code, reason, _ := frame.ParseClose([]byte(h.payload))
+		return fmt.Sprintf("close %d %q", code, reason)
+	}
+	if len(h.payload) > 40 {
+		return fmt.Sprintf("%s of %d bytes", h.op, len(h.payload))
+	}
+	return fmt.Sprintf("%s %q", h.op, h.payload)
+}
+
+func newPeer(t testing.TB, conn net.Conn, side Side) *peer {
+	p := &peer{t: t, Conn: conn, side: side, got: make(chan heard, 100000)}
+	p.read.scan = frame.Scanner{Masked: side == Upstream}
+	p.read.on = func(op frame.Opcode, payload []byte) { p.got <- heard{op, string(payload)} }
+	p.done = background(func() {
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := conn.Read(buf)
+			p.read.feed(buf[:n])
+			if err != nil {
+				p.read.open = len(p.read.buf) > 0 || !p.read.scan.AtMessage()
+				p.err = err
+				close(p.got)
+				return
+			}
+		}
+	})
+	t.Cleanup(func() {
+		conn.Close()
+		<-p.done
+		if p.read.err != nil {
+			t.Errorf("the %s got a broken stream: %v", side, p.read.err)
+		}
+		if p.read.after > 0 {
+			t.Errorf("the %s got %d bytes behind the close frame", side, p.read.after)
+		}
+	})
+	return p
+}
+
+// frames makes the frames of one side.
+func (p *peer) frame(fin bool, op frame.Opcode, payload string) []byte {
+	h := frame.Header{Fin: fin, Opcode: op, Masked: p.side == Client, Key: [4]byte{1, 2, 3, 4}}
+	if !h.Masked {
+		h.Key = [4]byte{}
+	}
+	return frame.AppendFrame(nil, h, []byte(payload))
+}
+
+func (p *peer) text(payload string) []byte { return p.frame(true, frame.Text, payload) }
+
+func (p *peer) closing(code int, reason string) []byte {
+	return p.frame(true, frame.Close, string(frame.AppendClose(nil, code, reason)))
+}
+
+// say writes bytes.
+func (p *peer) say(b ...[]byte) {
+	p.t.Helper()
+	if _, err := p.Write(bytes.Join(b, nil)); err != nil {
+		p.t.Errorf("the %s can't write: %v", p.side, err)
+	}
+}
+
+// next returns what the peer gets next; ok is false at the stream's end.
+func (p *peer) next() (h heard, ok bool) {
+	p.t.Helper()
+	select {
+	case h, ok = <-p.got:
+		return h, ok
+	case <-time.After(patience):
+		p.t.Fatalf("the %s got nothing in %s", p.side, patience)
+	}
+	return h, false
+}
+
+// expect checks what the peer gets next, in order.
+func (p *peer) expect(want ...heard) {
+	p.t.Helper()
+	for _, w := range want {
+		got, ok := p.next()
+		if !ok {
+			p.t.Fatalf("the %s got the end of its stream, want %v", p.side, w)
+		}
+		if got != w {
+			p.t.Fatalf("the %s got %v, want %v", p.side, got, w)
+		}
+	}
+}
+
+func text(s string) heard { return heard{frame.Text, s} }
+
+func closed(code int, reason string) heard {
+	return heard{frame.Close, string(frame.AppendClose(nil, code, reason))}
+}
+
+// expectEnd checks that nothing more comes but the connection's end, in
+// whole frames.
+func (p *peer) expectEnd() {
+	p.t.Helper()
+	if h, ok := p.next(); ok {
+		p.t.Fatalf("the %s got %v, want its stream's end", p.side, h)
+	}
+	if p.read.open {
+		p.t.Errorf("the %s's stream ended inside a frame or message", p.side)
+	}
+}
+
+// expectReset checks that the connection is reset.
+func (p *peer) expectReset() {
+	p.t.Helper()
+	for {
+		h, ok := p.next()
+		if !ok {
+			break
+		}
+		if h.op == frame.Close {
+			p.t.Fatalf("the %s got %v, want a reset", p.side, h)
+		}
+	}
+	if p.err == nil || p.err.Error() == "EOF" {
+		p.t.Errorf("the %s's connection ended with %v, want a reset", p.side, p.err)
+	}
+}
+
+// reset ends the connection the hard way.
+func (p *peer) reset() {
+	if c, ok := p.Conn.(*net.TCPConn); ok {
+		c.SetLinger(0)
+	}
+	p.Close()
+}
