@@ -14,6 +14,10 @@ type Door struct {
 	// Table returns the routes in force.
 	Table func() *Table
 	Log   *zap.Logger
+	// Refused is told of WebSocket handshakes that were answered with another
+	// status than 101, by whomever; route is empty before routing. It may be
+	// nil.
+	Refused func(route string, status int)
 }
 
 // ServeHTTP implements http.Handler.
@@ -21,8 +25,25 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	table := d.Table()
 	r, info := admit(r, trustedProxies(r), table.sets)
 	answer := plug.Observe(w)
+	if d.Refused != nil && hasToken(r.Header["Upgrade"], "websocket") {
+		defer d.refused(answer, r, info)
+	}
 	defer d.leave(answer, r, info)
 	table.ServeHTTP(answer, r)
+}
+
+// statusClientClosed is nginx's status for a client that left before its
+// answer; it is never on the wire.
+const statusClientClosed = 499
+
+func (d *Door) refused(answer *plug.Answer, r *http.Request, info *plug.Info) {
+	switch {
+	case answer.Hijacked:
+	case answer.Status != 0:
+		d.Refused(info.Route, answer.Status)
+	case r.Context().Err() != nil:
+		d.Refused(info.Route, statusClientClosed)
+	}
 }
 
 // leave ends what a session has not taken over. It recovers a panic: the

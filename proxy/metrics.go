@@ -115,8 +115,8 @@ func (c *routeCount) sizes() [2]*relay.Sizes {
 	return [2]*relay.Sizes{&c.size[Client], &c.size[Upstream]}
 }
 
-func (c *routeCount) refused(status int) {
-	c.metrics.refusals.WithLabelValues(c.pattern, strconv.Itoa(status)).Inc()
+func (m *metrics) refused(route string, status int) {
+	m.refusals.WithLabelValues(route, strconv.Itoa(status)).Inc()
 }
 
 func (c *routeCount) restarted(reason string) {

@@ -42,12 +42,12 @@ type clientEnd struct {
 func (p *Proxy) open(rt *route, w http.ResponseWriter, r *http.Request) {
 	info := plug.From(r)
 	if problem := p.admission.enter(info); problem != nil {
-		p.refuse(rt, w, r, problem)
+		problem.ServeHTTP(w, r)
 		return
 	}
 	s := p.newSession(rt, r, info)
 	if err := s.openHandlers(); err != nil {
-		p.refuseWith(rt, w, r, err)
+		p.refuseWith(w, r, err)
 		return
 	}
 	info.Take()
@@ -58,7 +58,7 @@ func (p *Proxy) open(rt *route, w http.ResponseWriter, r *http.Request) {
 	if err := p.tree.AddSession((*worker)(s)); err != nil {
 		s.end(End{Cause: relay.Draining, Err: err})
 		s.over(*s.link.Ended())
-		p.refuse(rt, w, r, unavailable("the proxy is ending"))
+		unavailable("the proxy is ending").ServeHTTP(w, r)
 		return
 	}
 	o := s.opening
@@ -70,7 +70,7 @@ func (p *Proxy) open(rt *route, w http.ResponseWriter, r *http.Request) {
 		a = <-o.answer
 	}
 	if a.err != nil {
-		p.refuseWith(rt, w, r, a.err)
+		p.refuseWith(w, r, a.err)
 		return
 	}
 	o.client <- s.takeOver(w, r, a.header)
@@ -148,7 +148,12 @@ func (s *Session) openHandler(h Handler) (err error) {
 			err = internalError()
 		}
 	}()
-	return o.Open(s)
+	err = o.Open(s)
+	if _, ok := errors.AsType[*Refusal](err); err != nil && !ok {
+		s.log().Error("handler failed to open a session", zap.Error(err))
+		return internalError()
+	}
+	return err
 }
 
 // takeOver answers 101 and takes the client's connection out of net/http,
@@ -244,24 +249,16 @@ func elements(lines []string) []string {
 	return all
 }
 
-// refuse answers a handshake with a problem of our own.
-func (p *Proxy) refuse(rt *route, w http.ResponseWriter, r *http.Request, problem *Problem) {
-	rt.count.refused(problem.Status)
-	problem.ServeHTTP(w, r)
-}
-
 // refuseWith answers a handshake that an error has ended: with the
 // upstream's own refusal, a handler's, or a problem.
-func (p *Proxy) refuseWith(rt *route, w http.ResponseWriter, r *http.Request, err error) {
+func (p *Proxy) refuseWith(w http.ResponseWriter, r *http.Request, err error) {
 	if refused, ok := errors.AsType[*upstream.Refused](err); ok {
 		defer refused.Response.Body.Close()
-		rt.count.refused(refused.Response.StatusCode)
 		p.passOn(w, r, refused.Response)
 		return
 	}
 	info := plug.From(r)
 	if own, ok := errors.AsType[*Refusal](err); ok {
-		rt.count.refused(own.Status)
 		for name, values := range own.Header {
 			w.Header()[name] = values
 		}
@@ -270,19 +267,14 @@ func (p *Proxy) refuseWith(rt *route, w http.ResponseWriter, r *http.Request, er
 		return
 	}
 	if r.Context().Err() != nil {
-		rt.count.refused(statusClientClosed)
-		return
+		return // nobody is there to be answered
 	}
 	problem := dialProblem(err)
 	p.log.Warn("session not opened",
 		zap.String("request_id", info.RequestID), zap.String("route", info.Route),
 		zap.Int("status", problem.Status), zap.Error(err))
-	p.refuse(rt, w, r, problem)
+	problem.ServeHTTP(w, r)
 }
-
-// statusClientClosed is nginx's status for a client that left before its
-// answer; it is never on the wire.
-const statusClientClosed = 499
 
 // passOn streams an upstream's refusal to the client as it is.
 func (p *Proxy) passOn(w http.ResponseWriter, r *http.Request, resp *http.Response) {

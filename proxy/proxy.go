@@ -119,13 +119,13 @@ func (p *Proxy) endpoint(rt *route) http.Handler {
 		ws, problem := checkUpgrade(r)
 		switch {
 		case problem != nil:
-			p.refuse(rt, w, r, problem)
+			problem.ServeHTTP(w, r)
 		case ws:
 			p.open(rt, w, r)
 		case rt.endpoint.Route.HTTP && !rt.alone:
 			plain.ServeHTTP(w, r)
 		default:
-			p.refuse(rt, w, r, checkWebSocketOnly(r))
+			checkWebSocketOnly(r).ServeHTTP(w, r)
 		}
 	})
 }
@@ -148,7 +148,7 @@ func (p *Proxy) pickTarget(rt *route) pickTarget {
 // in force. Listeners of the configuration use it; an embedder may mount it.
 // The sessions that it opens need Run.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	(&Door{Table: func() *Table { return p.current.Load().table }, Log: p.log}).ServeHTTP(w, r)
+	(&Door{Table: func() *Table { return p.current.Load().table }, Log: p.log, Refused: p.metrics.refused}).ServeHTTP(w, r)
 }
 
 // Config returns the configuration in force.
