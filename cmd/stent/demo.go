@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -68,7 +69,11 @@ func (c demoProxyCmd) Run(s streams) error {
 	defer control.Close()
 
 	same := func() (*config.Config, error) { return cfg, nil } // SIGHUP has nothing to re-read
-	return serve(cfg, same, log, func() { fmt.Fprintf(s.out, banner, dialable(c.Listen), admin) })
+	err = serve(cfg, same, log, func() { fmt.Fprintf(s.out, banner, dialable(c.Listen), admin) })
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w\n--listen and --admin choose other addresses", err)
+	}
+	return err
 }
 
 const banner = `

@@ -253,6 +253,9 @@ func TestAddressInUse(t *testing.T) {
 	p := startProcess(t, nil, "serve", "--to", "ws://127.0.0.1:1", "--listen", l.Addr().String(), "--admin", "off")
 	p.logged(t, "in use")
 	p.exits(t, exitFailed)
+	p = startProcess(t, nil, "demo", "--listen", l.Addr().String(), "--admin", "off")
+	p.logged(t, "--listen and --admin choose")
+	p.exits(t, exitFailed)
 }
 
 func TestDemo(t *testing.T) {
