@@ -39,7 +39,7 @@ func TestMatrix(t *testing.T) {
 								baseline[client.name] = got
 								checkBaseline(t, got)
 							} else {
-								compare(t, w, baseline[client.name], got)
+								compare(t, w, client.name, baseline[client.name], got)
 							}
 							summary.add(client.name, kind.name, w, got, t.Failed())
 						})
@@ -135,7 +135,7 @@ func checkBaseline(t *testing.T, got rows) {
 	}
 }
 
-func compare(t *testing.T, w way, direct, got rows) {
+func compare(t *testing.T, w way, client string, direct, got rows) {
 	t.Helper()
 	for _, c := range cases {
 		row, ok := got[c.Name]
@@ -145,7 +145,7 @@ func compare(t *testing.T, w way, direct, got rows) {
 			continue
 		}
 		want := w.expect(c, base)
-		if got := w.normal(c, row); !slices.Equal(got, want) {
+		if got := w.normal(client, c, row); !slices.Equal(got, want) {
 			t.Errorf("%s: through %s the row is\n\t%s\nand should be\n\t%s", c.Name, w, strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 		}
 	}

@@ -41,7 +41,7 @@ func serverKinds() []serverKind {
 	kinds := []serverKind{
 		{name: "node-ws", run: childServer(node, "server.mjs", "ws")},
 		{name: "node-faye", run: childServer(node, "server.mjs", "faye"), lacks: []string{play.Fragments, play.Deflate, play.NoCode, play.Codes}},
-		{name: "node-websocket", run: childServer(node, "server.mjs", "websocket"), lacks: []string{play.Fragments, play.Deflate}},
+		{name: "node-websocket", run: childServer(node, "server.mjs", "websocket"), lacks: []string{play.Fragments, play.Deflate, play.NoCode}},
 		{name: "py-websockets", run: childServer(pythonScript, "server.py", "websockets")},
 		{name: "py-aiohttp", run: childServer(pythonScript, "server.py", "aiohttp"), lacks: []string{play.Fragments, play.NoCode}},
 	}

@@ -37,6 +37,7 @@ func (w way) config(address string) string {
 // lines of the route.
 func route(address, keys string) string {
 	return fmt.Sprintf(`
+log: {level: warn}
 shutdown: {drain: 1s}
 routes:
   - path: /*

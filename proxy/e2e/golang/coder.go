@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/coder/websocket"
 	"github.com/stentproxy/stent/proxy/e2e/play"
@@ -31,23 +32,28 @@ var coderClient = play.Client{
 			return nil, err
 		}
 		conn.SetReadLimit(64 << 20)
-		s := &coderSession{coderConn: coderConn{conn}, resp: resp, events: make(chan play.Event, inbox)}
-		go s.read()
+		s := &coderSession{coderConn: coderConn{conn: conn}, resp: resp, events: make(chan play.Event, inbox), read: make(chan play.Event, 1)}
+		go s.receive()
 		return s, nil
 	},
 }
 
-type coderConn struct{ conn *websocket.Conn }
+type coderConn struct {
+	conn *websocket.Conn
+	// end is how a close of its own ended, once it has: the library tells that
+	// to the closer, and its reader only that it was closed.
+	end atomic.Pointer[play.Event]
+}
 
-func (c coderConn) Text(data string) error {
+func (c *coderConn) Text(data string) error {
 	return c.conn.Write(context.Background(), websocket.MessageText, []byte(data))
 }
 
-func (c coderConn) Binary(data []byte) error {
+func (c *coderConn) Binary(data []byte) error {
 	return c.conn.Write(context.Background(), websocket.MessageBinary, data)
 }
 
-func (c coderConn) Fragments(parts [][]byte) error {
+func (c *coderConn) Fragments(parts [][]byte) error {
 	w, err := c.conn.Writer(context.Background(), websocket.MessageText)
 	if err != nil {
 		return err
@@ -60,18 +66,28 @@ func (c coderConn) Fragments(parts [][]byte) error {
 	return w.Close()
 }
 
-func (c coderConn) Ping(string) error { return errors.ErrUnsupported }
+func (c *coderConn) Ping(string) error { return errors.ErrUnsupported }
 
-func (c coderConn) Close(code int, reason string) error {
+func (c *coderConn) Close(code int, reason string) error {
 	if code == 0 {
 		code = int(websocket.StatusNoStatusRcvd) // written as no code
 	}
-	// The reader tells how the closing handshake ended.
-	go func() { _ = c.conn.Close(websocket.StatusCode(code), reason) }()
+	if err := c.conn.Close(websocket.StatusCode(code), reason); err != nil {
+		c.end.Store(&play.Event{Kind: "close", Code: 1006})
+		return nil
+	}
+	c.end.Store(&play.Event{Kind: "close", Code: code})
 	return nil
 }
 
-func (c coderConn) Abort() error { return c.conn.CloseNow() }
+func (c *coderConn) Abort() error { return c.conn.CloseNow() }
+
+func (c *coderConn) ended(err error) (int, string) {
+	if end := c.end.Load(); end != nil {
+		return end.Code, end.Reason
+	}
+	return coderEnd(err)
+}
 
 func coderEnd(err error) (int, string) {
 	if end, ok := errors.AsType[websocket.CloseError](err); ok {
@@ -82,20 +98,40 @@ func coderEnd(err error) (int, string) {
 
 type coderSession struct {
 	coderConn
-	resp   *http.Response
-	events chan play.Event
+	resp    *http.Response
+	events  chan play.Event
+	read    chan play.Event // the reader's end, when the session is closing
+	closing atomic.Bool
+}
+
+// Close asks both how the closing handshake ended: the library's closer and
+// reader race for the server's close frame, and only one of them gets it.
+func (s *coderSession) Close(code int, reason string) error {
+	s.closing.Store(true)
+	err := s.coderConn.Close(code, reason)
+	end := s.end.Load()
+	if read := <-s.read; end.Code == 1006 {
+		end = &read
+	}
+	s.events <- *end
+	return err
 }
 
 func (s *coderSession) Subprotocol() string       { return s.conn.Subprotocol() }
 func (s *coderSession) Header(name string) string { return s.resp.Header.Get(name) }
 func (s *coderSession) Events() <-chan play.Event { return s.events }
 
-func (s *coderSession) read() {
+func (s *coderSession) receive() {
 	for {
 		kind, data, err := s.conn.Read(context.Background())
 		if err != nil {
 			code, reason := coderEnd(err)
-			s.events <- play.Event{Kind: "close", Code: code, Reason: reason}
+			end := play.Event{Kind: "close", Code: code, Reason: reason}
+			if s.closing.Load() {
+				s.read <- end // Close tells
+			} else {
+				s.events <- end
+			}
 			return
 		}
 		s.events <- play.Event{Kind: coderKind(kind), Data: data}
@@ -128,7 +164,8 @@ func coderServer(reports *play.Reports) http.Handler {
 		}
 		defer func() { _ = conn.CloseNow() }()
 		conn.SetReadLimit(64 << 20)
-		b, err := play.NewBackend(r, coderConn{conn}, reports)
+		c := &coderConn{conn: conn}
+		b, err := play.NewBackend(r, c, reports)
 		for err == nil {
 			var kind websocket.MessageType
 			var data []byte
@@ -136,6 +173,6 @@ func coderServer(reports *play.Reports) http.Handler {
 				err = b.Message(coderKind(kind), data)
 			}
 		}
-		b.Closed(coderEnd(err))
+		b.Closed(c.ended(err))
 	})
 }

@@ -141,6 +141,9 @@ func (c *gobwasConn) next() (play.Event, error) {
 			return play.Event{Kind: "pong", Data: f.Payload}, nil
 		case ws.OpClose:
 			code, reason := ws.ParseCloseFrameData(f.Payload)
+			if code.Empty() {
+				code = ws.StatusNoStatusRcvd
+			}
 			if !c.closed {
 				_ = c.write(ws.NewCloseFrame(bytes.Clone(f.Payload)))
 			}

@@ -6,13 +6,13 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/lxzan/gws"
 	"github.com/stentproxy/stent/proxy/e2e/play"
 )
 
 var gwsClient = play.Client{
-	// After its own close the library tells the code that it sent.
 	Lacks: []string{play.Fragments, play.NoCode, play.Refusal},
 	Open: func(_ context.Context, url string, c play.Case) (play.Session, error) {
 		s := &gwsSession{events: make(chan play.Event, inbox)}
@@ -30,7 +30,7 @@ var gwsClient = play.Client{
 		if err != nil {
 			return nil, err
 		}
-		s.gwsConn, s.resp = gwsConn{conn}, resp
+		s.conn, s.resp = conn, resp
 		go conn.ReadLoop()
 		return s, nil
 	},
@@ -40,23 +40,35 @@ type gwsQuiet struct{}
 
 func (gwsQuiet) Error(...any) {}
 
-type gwsConn struct{ conn *gws.Conn }
+type gwsConn struct {
+	conn *gws.Conn
+	sent atomic.Int32 // the code of a close of its own
+}
 
-func (c gwsConn) Text(data string) error         { return c.conn.WriteString(data) }
-func (c gwsConn) Binary(data []byte) error       { return c.conn.WriteMessage(gws.OpcodeBinary, data) }
-func (c gwsConn) Fragments([][]byte) error       { return errors.ErrUnsupported }
-func (c gwsConn) Ping(data string) error         { return c.conn.WritePing([]byte(data)) }
-func (c gwsConn) Abort() error                   { return abort(c.conn.NetConn()) }
-func (c gwsConn) Close(code int, r string) error { return c.conn.WriteClose(uint16(code), []byte(r)) }
+func (c *gwsConn) Text(data string) error   { return c.conn.WriteString(data) }
+func (c *gwsConn) Binary(data []byte) error { return c.conn.WriteMessage(gws.OpcodeBinary, data) }
+func (c *gwsConn) Fragments([][]byte) error { return errors.ErrUnsupported }
+func (c *gwsConn) Ping(data string) error   { return c.conn.WritePing([]byte(data)) }
+func (c *gwsConn) Abort() error             { return abort(c.conn.NetConn()) }
 
-func gwsEnd(err error) (int, string) {
-	if end, ok := errors.AsType[*gws.CloseError](err); ok {
-		if end.Code == 0 {
-			return 1005, ""
-		}
-		return int(end.Code), string(end.Reason)
+func (c *gwsConn) Close(code int, reason string) error {
+	c.sent.Store(int32(code))
+	return c.conn.WriteClose(uint16(code), []byte(reason))
+}
+
+// ended returns the peer's close, or after one's own the code that was sent:
+// the library tells nothing of the answer.
+func (c *gwsConn) ended(err error) (int, string) {
+	end, ok := errors.AsType[*gws.CloseError](err)
+	switch {
+	case c.sent.Load() != 0:
+		return int(c.sent.Load()), ""
+	case !ok:
+		return 1006, ""
+	case end.Code == 0:
+		return 1005, ""
 	}
-	return 1006, ""
+	return int(end.Code), string(end.Reason)
 }
 
 type gwsSession struct {
@@ -82,7 +94,7 @@ func (s *gwsSession) OnMessage(_ *gws.Conn, m *gws.Message) {
 }
 
 func (s *gwsSession) OnClose(_ *gws.Conn, err error) {
-	code, reason := gwsEnd(err)
+	code, reason := s.ended(err)
 	s.events <- play.Event{Kind: "close", Code: code, Reason: reason}
 }
 
@@ -98,18 +110,27 @@ type gwsBackends struct {
 	gws.BuiltinEventHandler
 }
 
-func gwsBackend(conn *gws.Conn) *play.Backend {
+type gwsBackend struct {
+	*play.Backend
+	conn *gwsConn
+}
+
+func gwsBackendOf(conn *gws.Conn) gwsBackend {
 	b, _ := conn.Session().Load("backend")
-	return b.(*play.Backend)
+	return b.(gwsBackend)
 }
 
 func (gwsBackends) OnPing(conn *gws.Conn, data []byte) { _ = conn.WritePong(data) }
-func (gwsBackends) OnPong(conn *gws.Conn, data []byte) { _ = gwsBackend(conn).Pong(string(data)) }
-func (gwsBackends) OnClose(conn *gws.Conn, err error)  { gwsBackend(conn).Closed(gwsEnd(err)) }
+func (gwsBackends) OnPong(conn *gws.Conn, data []byte) { _ = gwsBackendOf(conn).Pong(string(data)) }
+
+func (gwsBackends) OnClose(conn *gws.Conn, err error) {
+	b := gwsBackendOf(conn)
+	b.Closed(b.conn.ended(err))
+}
 
 func (gwsBackends) OnMessage(conn *gws.Conn, m *gws.Message) {
 	defer m.Close()
-	_ = gwsBackend(conn).Message(gwsKind(m), slices.Clone(m.Bytes()))
+	_ = gwsBackendOf(conn).Message(gwsKind(m), slices.Clone(m.Bytes()))
 }
 
 func gwsServer(reports *play.Reports) http.Handler {
@@ -118,12 +139,7 @@ func gwsServer(reports *play.Reports) http.Handler {
 		ReadMaxPayloadSize: 64 << 20,
 		ResponseHeader:     answer(),
 		Logger:             gwsQuiet{},
-		PermessageDeflate: gws.PermessageDeflate{
-			Enabled:               true,
-			Threshold:             1,
-			ServerContextTakeover: true,
-			ClientContextTakeover: true,
-		},
+		PermessageDeflate:  gws.PermessageDeflate{Enabled: true, Threshold: 1},
 	})
 	plain := gws.NewUpgrader(gwsBackends{}, &gws.ServerOption{
 		ReadMaxPayloadSize: 64 << 20,
@@ -144,11 +160,12 @@ func gwsServer(reports *play.Reports) http.Handler {
 		if err != nil {
 			return
 		}
-		b, err := play.NewBackend(r, gwsConn{conn}, reports)
+		c := &gwsConn{conn: conn}
+		b, err := play.NewBackend(r, c, reports)
 		if err != nil {
 			return
 		}
-		conn.Session().Store("backend", b)
+		conn.Session().Store("backend", gwsBackend{b, c})
 		conn.ReadLoop()
 	})
 }

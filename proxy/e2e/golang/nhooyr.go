@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/stentproxy/stent/proxy/e2e/play"
 	"nhooyr.io/websocket"
@@ -33,23 +34,28 @@ var nhooyrClient = play.Client{
 			return nil, err
 		}
 		conn.SetReadLimit(64 << 20)
-		s := &nhooyrSession{nhooyrConn: nhooyrConn{conn}, resp: resp, events: make(chan play.Event, inbox)}
-		go s.read()
+		s := &nhooyrSession{nhooyrConn: nhooyrConn{conn: conn}, resp: resp, events: make(chan play.Event, inbox), read: make(chan play.Event, 1)}
+		go s.receive()
 		return s, nil
 	},
 }
 
-type nhooyrConn struct{ conn *websocket.Conn }
+type nhooyrConn struct {
+	conn *websocket.Conn
+	// end is how a close of its own ended, once it has: the library tells that
+	// to the closer, and its reader only that it was closed.
+	end atomic.Pointer[play.Event]
+}
 
-func (c nhooyrConn) Text(data string) error {
+func (c *nhooyrConn) Text(data string) error {
 	return c.conn.Write(context.Background(), websocket.MessageText, []byte(data))
 }
 
-func (c nhooyrConn) Binary(data []byte) error {
+func (c *nhooyrConn) Binary(data []byte) error {
 	return c.conn.Write(context.Background(), websocket.MessageBinary, data)
 }
 
-func (c nhooyrConn) Fragments(parts [][]byte) error {
+func (c *nhooyrConn) Fragments(parts [][]byte) error {
 	w, err := c.conn.Writer(context.Background(), websocket.MessageText)
 	if err != nil {
 		return err
@@ -62,18 +68,28 @@ func (c nhooyrConn) Fragments(parts [][]byte) error {
 	return w.Close()
 }
 
-func (c nhooyrConn) Ping(string) error { return errors.ErrUnsupported }
+func (c *nhooyrConn) Ping(string) error { return errors.ErrUnsupported }
 
-func (c nhooyrConn) Close(code int, reason string) error {
+func (c *nhooyrConn) Close(code int, reason string) error {
 	if code == 0 {
 		code = int(websocket.StatusNoStatusRcvd) // written as no code
 	}
-	// The reader tells how the closing handshake ended.
-	go func() { _ = c.conn.Close(websocket.StatusCode(code), reason) }()
+	if err := c.conn.Close(websocket.StatusCode(code), reason); err != nil {
+		c.end.Store(&play.Event{Kind: "close", Code: 1006})
+		return nil
+	}
+	c.end.Store(&play.Event{Kind: "close", Code: code})
 	return nil
 }
 
-func (c nhooyrConn) Abort() error { return c.conn.CloseNow() }
+func (c *nhooyrConn) Abort() error { return c.conn.CloseNow() }
+
+func (c *nhooyrConn) ended(err error) (int, string) {
+	if end := c.end.Load(); end != nil {
+		return end.Code, end.Reason
+	}
+	return nhooyrEnd(err)
+}
 
 func nhooyrEnd(err error) (int, string) {
 	if end, ok := errors.AsType[websocket.CloseError](err); ok {
@@ -84,20 +100,40 @@ func nhooyrEnd(err error) (int, string) {
 
 type nhooyrSession struct {
 	nhooyrConn
-	resp   *http.Response
-	events chan play.Event
+	resp    *http.Response
+	events  chan play.Event
+	read    chan play.Event // the reader's end, when the session is closing
+	closing atomic.Bool
+}
+
+// Close asks both how the closing handshake ended: the library's closer and
+// reader race for the server's close frame, and only one of them gets it.
+func (s *nhooyrSession) Close(code int, reason string) error {
+	s.closing.Store(true)
+	err := s.nhooyrConn.Close(code, reason)
+	end := s.end.Load()
+	if read := <-s.read; end.Code == 1006 {
+		end = &read
+	}
+	s.events <- *end
+	return err
 }
 
 func (s *nhooyrSession) Subprotocol() string       { return s.conn.Subprotocol() }
 func (s *nhooyrSession) Header(name string) string { return s.resp.Header.Get(name) }
 func (s *nhooyrSession) Events() <-chan play.Event { return s.events }
 
-func (s *nhooyrSession) read() {
+func (s *nhooyrSession) receive() {
 	for {
 		kind, data, err := s.conn.Read(context.Background())
 		if err != nil {
 			code, reason := nhooyrEnd(err)
-			s.events <- play.Event{Kind: "close", Code: code, Reason: reason}
+			end := play.Event{Kind: "close", Code: code, Reason: reason}
+			if s.closing.Load() {
+				s.read <- end // Close tells
+			} else {
+				s.events <- end
+			}
 			return
 		}
 		s.events <- play.Event{Kind: nhooyrKind(kind), Data: data}
@@ -130,7 +166,8 @@ func nhooyrServer(reports *play.Reports) http.Handler {
 		}
 		defer func() { _ = conn.CloseNow() }()
 		conn.SetReadLimit(64 << 20)
-		b, err := play.NewBackend(r, nhooyrConn{conn}, reports)
+		c := &nhooyrConn{conn: conn}
+		b, err := play.NewBackend(r, c, reports)
 		for err == nil {
 			var kind websocket.MessageType
 			var data []byte
@@ -138,6 +175,6 @@ func nhooyrServer(reports *play.Reports) http.Handler {
 				err = b.Message(nhooyrKind(kind), data)
 			}
 		}
-		b.Closed(nhooyrEnd(err))
+		b.Closed(c.ended(err))
 	})
 }

@@ -25,6 +25,9 @@ type Conn struct {
 	// a server's.
 	Answer  *http.Response
 	Request *http.Request
+	// Whole joins the fragments of a message in what Next returns.
+	Whole bool
+	begun []Frame // the fragments so far
 }
 
 // Hello returns the bytes of a good opening handshake; more is further
@@ -106,12 +109,33 @@ func (c *Conn) Abort() error {
 	return c.Close()
 }
 
-// Next reads one frame.
+// Next reads one frame, or one message.
 func (c *Conn) Next() (Frame, error) {
-	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		return Frame{}, err
+	for {
+		if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			return Frame{}, err
+		}
+		f, err := Read(c.Reader)
+		if err != nil || !c.Whole || f.Op >= Close {
+			return f, err
+		}
+		if f.Op != Continuation {
+			c.begun = nil
+		}
+		if c.begun = append(c.begun, f); !f.Open {
+			return join(c.begun), nil
+		}
 	}
-	return Read(c.Reader)
+}
+
+// join returns the message whose fragments are all.
+func join(all []Frame) Frame {
+	whole := all[0]
+	whole.Open = false
+	for _, f := range all[1:] {
+		whole.Payload = append(whole.Payload, f.Payload...)
+	}
+	return whole
 }
 
 // Rest returns a row of all frames to the connection's end, and that end:

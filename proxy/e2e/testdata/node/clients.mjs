@@ -70,7 +70,7 @@ const fayeClient = {
 }
 
 const websocket = {
-  lacks: ['deflate'],
+  lacks: ['deflate', 'nocode'],
   open(url, c) {
     return new Promise((resolve, reject) => {
       const inbox = new Inbox()
@@ -91,7 +91,7 @@ const websocket = {
           binary: data => conn.sendBytes(Buffer.from(data)),
           fragments: parts => parts.forEach((part, i) => fragment(conn, part, i, parts.length)),
           ping: s => conn.ping(s),
-          close: (code, reason) => code ? conn.close(code, reason) : conn.sendCloseFrame(1005, ''),
+          close: (code, reason) => conn.close(code, reason),
           abort: () => conn.socket.resetAndDestroy(),
         })
       })

@@ -85,7 +85,7 @@ function websocket() {
         text: data => conn.sendUTF(data),
         binary: data => conn.sendBytes(Buffer.from(data)),
         ping: data => conn.ping(data),
-        close: (code, reason) => code ? conn.close(code, reason) : conn.sendCloseFrame(1005, ''),
+        close: (code, reason) => conn.close(code, reason),
         abort: () => conn.socket.resetAndDestroy(),
       })
       conn.on('message', m => m.type === 'utf8' ? session.text(m.utf8Data) : session.binary(m.binaryData))
