@@ -161,9 +161,6 @@ const (
 // Push sends a message to one side, between two messages that flow there.
 // It may be called at any time, from any goroutine.
 func (s *Session) Push(to Side, t Type, data []byte) Pushed {
-	if s.State() == Connecting {
-		return Gone
-	}
 	return s.link.Push(to, t, data)
 }
 

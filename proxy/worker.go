@@ -149,10 +149,10 @@ func (s *Session) admit(header http.Header) error {
 	s.subprotocol.Store(&s.agreed.Subprotocol)
 	s.opening = nil
 	s.offer = nil
-	s.setState(Open)
 	s.opened101()
 	s.link.Agree(s.agreed.Rsv, s.agreed.Deflate)
 	s.start(c)
+	s.setState(Open) // last: an open session takes pushes
 	return nil
 }
 
