@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"reflect"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -222,6 +223,20 @@ type backend struct {
 	url    string
 	got    chan string
 	closed chan websocket.StatusCode
+
+	socket net.Listener
+	mu     sync.Mutex
+	conns  []*websocket.Conn
+}
+
+// leave cuts every connection and takes no more.
+func (b *backend) leave() {
+	b.socket.Close()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.conns {
+		c.CloseNow()
+	}
 }
 
 func newBackend(t *testing.T) *backend {
@@ -233,6 +248,9 @@ func newBackend(t *testing.T) *backend {
 		}
 		defer c.CloseNow()
 		c.SetReadLimit(-1)
+		b.mu.Lock()
+		b.conns = append(b.conns, c)
+		b.mu.Unlock()
 		for {
 			typ, data, err := c.Read(r.Context())
 			if err != nil {
@@ -246,6 +264,7 @@ func newBackend(t *testing.T) *backend {
 		}
 	}))
 	t.Cleanup(srv.Close)
+	b.socket = srv.Listener
 	b.url = strings.Replace(srv.URL, "http", "ws", 1)
 	return b
 }

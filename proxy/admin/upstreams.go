@@ -54,21 +54,12 @@ func targetProblem(err error) *plug.Problem {
 	return &plug.Problem{Status: http.StatusInternalServerError, Detail: "the target could not be changed"}
 }
 
-// targetCloser ends the sessions on a target that nothing can move.
-type targetCloser interface {
-	CloseOn(*upstream.Target)
-}
-
 // closeOn ends the sessions without continuity that are on a draining
 // target. Only targets with sessions are among the leaving.
 func (a *api) closeOn(pool, target string) {
-	closer, ok := any(a.proxy).(targetCloser)
-	if !ok {
-		return
-	}
 	for _, t := range a.proxy.Pools().Leaving() {
 		if t.Pool().Name() == pool && t.Name() == target {
-			closer.CloseOn(t)
+			a.proxy.CloseOn(t)
 		}
 	}
 }

@@ -71,18 +71,41 @@ func TestUpstreams(t *testing.T) {
 	}
 }
 
+// TestDrainAndClose ends what nothing can move, and nothing else.
 func TestDrainAndClose(t *testing.T) {
-	if _, ok := any((*proxy.Proxy)(nil)).(targetCloser); !ok {
-		t.Skip("the proxy has no CloseOn yet")
-	}
 	b := newBackend(t)
-	r := run(t, oneRoute(b.url, ""), Options{})
-	c, _ := r.dial("/")
+	r := run(t, fmt.Sprintf(`
+routes:
+  - {path: /bound, upstream: app}
+  - {path: /free, upstream: app, continuity: {}}
+upstreams:
+  app: {targets: [{url: %q, name: blue}, {url: %q, name: green}]}
+`, b.url, newBackend(t).url), Options{})
+	sessions := make(map[string][]*websocket.Conn) // by target
+	for range 2 {
+		c, s := r.dial("/bound")
+		sessions[s.Target()] = append(sessions[s.Target()], c)
+	}
+	free, s := r.dial("/free")
+	sessions[s.Target()] = append(sessions[s.Target()], free)
+	if len(sessions["blue"]) == 0 || len(sessions["green"]) == 0 {
+		t.Fatalf("sessions by target: %v", sessions)
+	}
 	if got := r.request("PUT", "/api/upstreams/app/blue/drain?close=true", nil); got.status != http.StatusAccepted {
 		t.Errorf("got %d %s", got.status, got.body)
 	}
-	if _, _, err := read(t, c); websocket.CloseStatus(err) < 1000 {
-		t.Errorf("client got %v, want a close frame", err)
+	for _, c := range sessions["blue"] {
+		if c == free {
+			continue
+		}
+		if _, _, err := read(t, c); websocket.CloseStatus(err) != websocket.StatusServiceRestart {
+			t.Errorf("client got %v, want 1012", err)
+		}
+	}
+	r.eventually("the other one has moved", func() bool { return s.Target() == "green" && s.State() == proxy.Open })
+	echoed(t, free, "still here")
+	for _, c := range sessions["green"] {
+		echoed(t, c, "here too")
 	}
 }
 
