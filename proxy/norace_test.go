@@ -1,0 +1,6 @@
+//go:build !race
+
+package proxy
+
+// raceDetector says that everything takes longer.
+const raceDetector = false
