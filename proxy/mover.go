@@ -94,11 +94,15 @@ func (m *mover) leave(ctx context.Context, pool *upstream.Pool, sessions []*Sess
 	pace := newPace(pool.MoveRate())
 	moved := 0
 	for _, s := range sessions {
-		if !pace.wait(ctx) || pool.WaitRedial(ctx) != nil {
+		// While there is nowhere to go, they are better off where they are.
+		if !pace.wait(ctx) || !pool.Available() || pool.WaitRedial(ctx) != nil {
 			break
 		}
 		s.move(nil)
 		moved++
+	}
+	if moved == 0 {
+		return
 	}
 	m.p.log.Info("sessions moved off leaving targets", zap.String("upstream", pool.Name()), zap.Int("sessions", moved))
 }

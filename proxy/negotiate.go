@@ -152,7 +152,7 @@ func acceptsDeflate(offer []string) bool {
 		if e.name != deflateName {
 			continue
 		}
-		if bits, ok := e.param("server_max_window_bits"); !ok || bits == "15" {
+		if bits, ok := e.param("server_max_window_bits"); !ok || bits == fullWindow {
 			return true
 		}
 	}
@@ -164,7 +164,7 @@ func acceptsDeflate(offer []string) bool {
 func (rule extensionRule) checkAnswer(answer http.Header, first bool, a *agreement) error {
 	ext := parseExtensions(answer["Sec-Websocket-Extensions"])
 	if rule != extPassthrough {
-		if err := checkDeflate(ext); err != nil {
+		if err := rule.checkDeflate(ext); err != nil {
 			return err
 		}
 	}
@@ -188,7 +188,7 @@ func (rule extensionRule) checkAnswer(answer http.Header, first bool, a *agreeme
 
 // checkDeflate refuses what was not offered: anything but
 // permessage-deflate without context takeover.
-func checkDeflate(answer []extension) error {
+func (rule extensionRule) checkDeflate(answer []extension) error {
 	if len(answer) == 0 {
 		return nil
 	}
@@ -198,10 +198,27 @@ func checkDeflate(answer []extension) error {
 	if _, ok := answer[0].param("server_no_context_takeover"); !ok {
 		return fmt.Errorf("permessage-deflate with context takeover, which was not offered")
 	}
-	if _, ok := answer[0].param("client_max_window_bits"); ok {
+	// Some servers answer client_max_window_bits unasked. Where we are that
+	// client we can do without compressing; a client that was promised the
+	// full window can't.
+	if bits, ok := answer[0].param("client_max_window_bits"); ok && bits != fullWindow && rule != extTerminate {
 		return fmt.Errorf("client_max_window_bits was not offered")
 	}
 	return nil
+}
+
+// fullWindow is the window of our compressor, in bits.
+const fullWindow = "15"
+
+// terminated says what an upstream's answer lets the two ends of its leg
+// compress.
+func terminated(answer http.Header) (inflate, deflate bool) {
+	ext := parseExtensions(answer["Sec-Websocket-Extensions"])
+	if len(ext) == 0 {
+		return false, false
+	}
+	bits, bounded := ext[0].param("client_max_window_bits")
+	return true, !bounded || bits == fullWindow
 }
 
 // windowBits is the window that a server compresses with.

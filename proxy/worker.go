@@ -312,11 +312,14 @@ func (s *Session) handshake(attempt int) upstream.Handshake {
 // attach gives the Link a dialled upstream. It returns false when the
 // session has ended meanwhile.
 func (s *Session) attach(conn *upstream.Conn, header http.Header) bool {
-	deflate := s.route.extensions == extTerminate && len(header["Sec-Websocket-Extensions"]) > 0
+	var inflate, deflate bool
+	if s.route.extensions == extTerminate {
+		inflate, deflate = terminated(header)
+	}
 	s.target.Store(conn.Target)
 	early := conn.Early
 	conn.Early = nil
-	return s.link.Attach(conn.Conn, early, deflate)
+	return s.link.Attach(conn.Conn, early, inflate, deflate)
 }
 
 // resume lets a held client go on with a new upstream.

@@ -166,10 +166,11 @@ func (l *Link) Start(conn net.Conn, early []byte) {
 	go l.serveClient()
 }
 
-// Attach gives the Link an upstream's connection; deflate says that
-// permessage-deflate is terminated on it. It returns false, and leaves conn
+// Attach gives the Link an upstream's connection. Where permessage-deflate
+// is terminated on it, inflate says that its messages may be compressed, and
+// deflate that ours may. It returns false, and leaves conn
 // to the caller, when the session has ended meanwhile.
-func (l *Link) Attach(conn net.Conn, early []byte, deflate bool) bool {
+func (l *Link) Attach(conn net.Conn, early []byte, inflate, deflate bool) bool {
 	up := newLeg(conn, early, Upstream, l.Policy)
 	up.deflate = deflate
 	l.mu.Lock()
@@ -182,7 +183,7 @@ func (l *Link) Attach(conn net.Conn, early []byte, deflate bool) bool {
 	l.down.reset()
 	if l.Policy.Assemble {
 		l.down.scan.Rsv = 0
-		if deflate {
+		if inflate {
 			l.down.scan.Rsv = frame.Rsv1
 		}
 	}

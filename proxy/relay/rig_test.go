@@ -92,7 +92,7 @@ func (r *rig) work() {
 	for {
 		select {
 		case conn := <-r.next:
-			if !r.link.Attach(conn, nil, false) {
+			if !r.link.Attach(conn, nil, false, false) {
 				conn.Close()
 				return
 			}

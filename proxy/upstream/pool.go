@@ -249,6 +249,13 @@ func (p *Pool) leavers() []*Target {
 	return all
 }
 
+// Available reports whether a session could be dialled now.
+func (p *Pool) Available() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.available(false, nil, time.Now())) > 0
+}
+
 // available returns the targets that may be picked now, of the best priority
 // that has any; the slice is good until the next call. p.mu is held.
 func (p *Pool) available(plain bool, tried []Attempt, now time.Time) []*Target {
