@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os/exec"
 	"slices"
 	"testing"
 	"time"
@@ -59,19 +60,29 @@ func childClient(command command, script, library string) func(testing.TB, strin
 		}
 		cmd := command(t, script, library, base)
 		cmd.Stdin = bytes.NewReader(in)
-		var all []play.Result
-		c := start(t, cmd, func(line []byte) {
-			if r, err := result(line); err == nil {
-				all = append(all, r)
-			}
-		})
-		select {
-		case <-c.done:
-		case <-time.After(casesTime):
-			c.kill()
-		}
-		return all
+		return playChild(t, cmd)
 	}
+}
+
+// playChild runs a client and returns the results that it prints.
+func playChild(t testing.TB, cmd *exec.Cmd) []play.Result {
+	t.Helper()
+	var all []play.Result
+	c := start(t, cmd, func(line []byte) {
+		if r, err := result(line); err == nil {
+			all = append(all, r)
+		}
+	})
+	select {
+	case <-c.done:
+		if state := c.cmd.ProcessState; !state.Success() {
+			t.Errorf("%v: %v", cmd.Args, state)
+		}
+	case <-time.After(casesTime):
+		t.Errorf("%v is not done after %v", cmd.Args, casesTime)
+		c.kill()
+	}
+	return all
 }
 
 func result(line []byte) (r play.Result, err error) {

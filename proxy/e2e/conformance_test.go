@@ -28,7 +28,7 @@ func TestConformance(t *testing.T) {
 			own := make(map[string][]string)
 			for _, w := range ways() {
 				t.Run(string(w), func(t *testing.T) {
-					front := w.front(t, s.address)
+					front := w.front(t, s.address, "")
 					for _, p := range probes() {
 						for _, pace := range []pace{atOnce, bytewise} {
 							if pace == bytewise && p.bytes() > 200 || p.broken && !w.stent() {

@@ -28,7 +28,7 @@ func TestMatrix(t *testing.T) {
 			baseline := make(map[string]rows)
 			for _, w := range ways() {
 				t.Run(string(w), func(t *testing.T) {
-					front := w.front(t, s.address)
+					front := w.front(t, s.address, "")
 					for _, client := range clientKinds() {
 						if !full && !slices.Contains(hubs, kind.name) && !slices.Contains(hubs, client.name) {
 							continue

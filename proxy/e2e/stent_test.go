@@ -21,16 +21,16 @@ type stent struct {
 	log     *tail
 }
 
-// config returns a configuration that puts w in front of address.
-func (w way) config(address string) string {
-	var mode string
+// config returns a configuration that puts w in front of address; keys are
+// further lines of the route.
+func (w way) config(address, keys string) string {
 	switch w {
 	case rules:
-		mode = "    handlers: [{rules: [{when: 'size < 0', drop: true}]}]\n"
+		keys += "    handlers: [{rules: [{when: 'size < 0', drop: true}]}]\n"
 	case terminate:
-		mode = "    compression: terminate\n"
+		keys += "    compression: terminate\n"
 	}
-	return route(address, mode)
+	return route(address, keys)
 }
 
 // route returns a configuration of one route to address; keys are further

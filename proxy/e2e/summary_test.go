@@ -64,7 +64,7 @@ func (s *table) String() string {
 		}
 		var missing []string
 		for _, c := range cases {
-			if len(s.cases[pair]) > 0 && !s.cases[pair][c.Name] {
+			if s.cases[pair]["text"] && !s.cases[pair][c.Name] {
 				missing = append(missing, c.Name)
 			}
 		}

@@ -46,8 +46,9 @@ func stentWays() []way {
 	return slices.DeleteFunc(ways(), func(w way) bool { return !w.stent() })
 }
 
-// front opens w to the backend at address and returns where clients connect.
-func (w way) front(t testing.TB, address string) string {
+// front opens w to the backend at address and returns where clients connect;
+// keys are further lines of the route.
+func (w way) front(t testing.TB, address, keys string) string {
 	t.Helper()
 	switch w {
 	case direct:
@@ -55,7 +56,7 @@ func (w way) front(t testing.TB, address string) string {
 	case tcp:
 		return byteRelay(t, address)
 	default:
-		return startStent(t, w.config(address)).address
+		return startStent(t, w.config(address, keys)).address
 	}
 }
 
@@ -102,4 +103,13 @@ func relayBytes(client net.Conn, address string) {
 		})
 	}
 	both.Wait()
+}
+
+// listens reports whether something listens on address.
+func listens(address string) bool {
+	conn, err := net.Dial("tcp", address)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err == nil
 }
