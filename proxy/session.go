@@ -158,7 +158,8 @@ const (
 	Full    = relay.Full    // that side does not take what waits already
 )
 
-// Push sends a message to one side, between two messages that flow there.
+// Push sends a message to one side, between two messages that flow there. What
+// is pushed to a client before its 101 follows that.
 // It may be called at any time, from any goroutine.
 func (s *Session) Push(to Side, t Type, data []byte) Pushed {
 	return s.link.Push(to, t, data)

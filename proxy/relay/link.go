@@ -100,6 +100,7 @@ type Link struct {
 	// guarded by mu
 	upstream *leg
 	farewell *farewell // the client has nothing more to say
+	ahead    []byte    // pushes that wait for the client
 	parked   []byte    // pushes that wait for an upstream
 	torn     bool      // an upstream was lost inside a client message
 	end      *End
@@ -162,7 +163,12 @@ func (l *Link) Start(conn net.Conn, early []byte) {
 	if l.end != nil {
 		client.hurry(l.closeBy)
 	}
+	if len(l.ahead) > 0 {
+		client.messages, l.ahead = l.ahead, nil
+		client.pending.Store(true)
+	}
 	l.mu.Unlock()
+	client.flush()
 	go l.serveClient()
 }
 
@@ -270,7 +276,7 @@ type Pushed uint8
 // The values of Pushed.
 const (
 	Written Pushed = iota // it is on its way
-	Held                  // it waits for an upstream
+	Held                  // it waits for its side to be there
 	Gone                  // the session, or that side of it, has ended
 	Full                  // that side does not take what waits already
 )
@@ -278,16 +284,20 @@ const (
 // Push sends a message of our own to one side.
 func (l *Link) Push(to Side, t frame.Opcode, data []byte) Pushed {
 	l.mu.Lock()
-	if l.end != nil || l.client == nil || l.Alone && to == Upstream {
+	if l.end != nil || l.Alone && to == Upstream {
 		l.mu.Unlock()
 		return Gone
 	}
 	leg := l.client
+	if to == Client && leg == nil {
+		defer l.mu.Unlock()
+		return wait(&l.ahead, encode(nil, t, data, false, false))
+	}
 	if to == Upstream {
 		leg = l.upstream
 		if l.Policy.Continuity != nil && l.farewell == nil && (leg == nil || !leg.fed || leg.moving || leg.failed) {
 			defer l.mu.Unlock()
-			return l.park(encode(nil, t, data, true, false))
+			return wait(&l.parked, encode(nil, t, data, true, false))
 		}
 	}
 	l.mu.Unlock()
@@ -304,13 +314,12 @@ func (l *Link) Push(to Side, t frame.Opcode, data []byte) Pushed {
 	}
 }
 
-// park keeps a push for the next upstream, which gets it behind what the
-// client has waiting; l.mu is held.
-func (l *Link) park(frames []byte) Pushed {
-	if len(l.parked)+len(frames) > maxPushes {
+// wait keeps a push for a side that is not there yet.
+func wait(queue *[]byte, frames []byte) Pushed {
+	if len(*queue)+len(frames) > maxPushes {
 		return Full
 	}
-	l.parked = append(l.parked, frames...)
+	*queue = append(*queue, frames...)
 	return Held
 }
 
