@@ -45,13 +45,14 @@ func (w *worker) Serve(ctx context.Context) error {
 }
 
 func (s *Session) serve(ctx context.Context, crashed bool) error {
-	s.proxy.fault(s, faultServe)
 	if crashed && !s.intensity.Allow(time.Now()) {
 		s.end(End{Cause: relay.Failed, Err: errIntensity})
 		if !s.answered {
 			return s.refused(internalError())
 		}
+		return s.finish()
 	}
+	s.proxy.fault(s, faultServe)
 	switch {
 	case !s.answered:
 		if err := s.first(ctx); err != nil {
