@@ -24,13 +24,18 @@ type stent struct {
 // config returns a configuration that puts w in front of address; keys are
 // further lines of the route.
 func (w way) config(address, keys string) string {
+	return route(address, keys+w.mode())
+}
+
+// mode returns the lines of a route that make it w's.
+func (w way) mode() string {
 	switch w {
 	case rules:
-		keys += "    handlers: [{rules: [{when: 'size < 0', drop: true}]}]\n"
+		return "    handlers: [{rules: [{when: 'size < 0', drop: true}]}]\n"
 	case terminate:
-		keys += "    compression: terminate\n"
+		return "    compression: terminate\n"
 	}
-	return route(address, keys)
+	return ""
 }
 
 // route returns a configuration of one route to address; keys are further
@@ -96,7 +101,7 @@ func startStent(t testing.TB, config string) *stent {
 			}
 		}
 		if t.Failed() {
-			t.Logf("stent ran with\n%s\nand said\n%s", config, log)
+			t.Logf("stent ran with\n%.1000s\nand said\n%s", config, log)
 		}
 	})
 	s.wait(t)

@@ -27,7 +27,14 @@ type Conn struct {
 	Request *http.Request
 	// Whole joins the fragments of a message in what Next returns.
 	Whole bool
-	begun []Frame // the fragments so far
+	// Seen is for what a script has read and noted.
+	Seen []string
+	// Mute leaves pings and closes unanswered.
+	Mute bool
+
+	client bool
+	begun  []Frame // the fragments so far
+	closed bool    // a close was sent
 }
 
 // Hello returns the bytes of a good opening handshake; more is further
@@ -63,7 +70,7 @@ func Dial(address, hello string, early ...byte) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{TCPConn: raw.(*net.TCPConn), Reader: bufio.NewReader(raw)}
+	c := &Conn{TCPConn: raw.(*net.TCPConn), Reader: bufio.NewReader(raw), client: true}
 	if err := c.dial(append([]byte(hello), early...)); err != nil {
 		_ = c.Close()
 		return nil, err
@@ -91,11 +98,12 @@ func (c *Conn) dial(bytes []byte) error {
 	return nil
 }
 
-// Send writes frames in one segment.
+// Send writes frames in one segment, as they are.
 func (c *Conn) Send(frames ...Frame) error {
 	var b []byte
 	for _, f := range frames {
 		b = f.Append(b)
+		c.closed = c.closed || f.Op == Close
 	}
 	_, err := c.Write(b)
 	return err
@@ -109,8 +117,36 @@ func (c *Conn) Abort() error {
 	return c.Close()
 }
 
-// Next reads one frame, or one message.
+// Next reads one frame, or one message, and answers it where that is due. A
+// ping of stent's own, which is known by 8 random bytes, is answered unseen.
 func (c *Conn) Next() (Frame, error) {
+	for {
+		f, err := c.next()
+		if err != nil || c.Mute {
+			return f, err
+		}
+		switch {
+		case f.Op == Ping:
+			_ = c.answer(Frame{Op: Pong, Payload: f.Payload})
+			if len(f.Payload) == 8 {
+				continue
+			}
+		case f.Op == Close && !c.closed:
+			_ = c.answer(Frame{Op: Close, Payload: f.Payload})
+		}
+		return f, nil
+	}
+}
+
+// answer sends f; when the peer has gone already, reading on tells.
+func (c *Conn) answer(f Frame) error {
+	if c.client {
+		f = f.Masks()
+	}
+	return c.Send(f)
+}
+
+func (c *Conn) next() (Frame, error) {
 	for {
 		if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
 			return Frame{}, err

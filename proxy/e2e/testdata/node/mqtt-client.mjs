@@ -17,7 +17,7 @@ const messages = client => {
 const topic = `run-${process.pid}`
 const anonymous = line => line.replace(topic, 'run')
 
-const client = await mqtt.connectAsync(base, { reconnectPeriod: 0, clean: true, keepalive: 2 })
+const client = await mqtt.connectAsync(base, { reconnectPeriod: 0, clean: true, keepalive: 1 })
 const next = messages(client)
 await client.subscribeAsync(`${topic}/#`, { qos: 2 })
 const row = []
@@ -45,7 +45,7 @@ print('retained', [anonymous(await lateNext())])
 await late.endAsync()
 
 // Longer than the broker waits for a client that keeps no keepalive.
-await new Promise(resolve => setTimeout(resolve, 4000))
+await new Promise(resolve => setTimeout(resolve, 2500))
 print('kept alive', [String(client.connected)])
 
 const doomed = await mqtt.connectAsync(base, { reconnectPeriod: 0, will: { topic: `${topic}/will`, payload: Buffer.from('gone'), qos: 1 } })
