@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -378,6 +379,8 @@ type stage struct {
 	// and agree are what their handshakes say beyond the least.
 	client, upstream *wire
 	offer, agree     []string
+	// fault, where set, is called where a worker may panic.
+	fault atomic.Pointer[func(*Session, faultPoint)]
 }
 
 // noKeepalive keeps a loaded machine from being taken for a dead peer.
@@ -394,6 +397,15 @@ func newStage(t *testing.T, route, top string, handlers map[string]NewHandler) *
 	t.Cleanup(func() { targets.Close() })
 	s := &stage{t: t, targets: targets}
 	s.run(s.yaml(route, top), handlers)
+	return s
+}
+
+// newStageAlone runs a proxy with one route whose handlers are the
+// application.
+func newStageAlone(t *testing.T, handlers map[string]NewHandler) *stage {
+	t.Helper()
+	s := &stage{t: t}
+	s.run("routes: [{path: /*, upstream: none, handlers: [own]}]", handlers)
 	return s
 }
 
@@ -438,6 +450,11 @@ func (s *stage) run(yaml string, handlers map[string]NewHandler) {
 	var err error
 	if s.proxy, err = New(s.parse(yaml), Options{Log: log, Handlers: handlers}); err != nil {
 		s.t.Fatal(err)
+	}
+	s.proxy.fault = func(session *Session, at faultPoint) {
+		if f := s.fault.Load(); f != nil {
+			(*f)(session, at)
+		}
 	}
 	if err := s.proxy.Listen(s.t.Context()); err != nil {
 		s.t.Fatal(err)
