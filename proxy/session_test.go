@@ -111,6 +111,8 @@ func TestAnswerThatComesDown(t *testing.T) {
 					t.Errorf("%s is %q, want %q", name, got, want)
 				}
 			}
+			c.send(text("a"))
+			up.expect("text a")
 			if got := s.session().Subprotocol(); got != "one" {
 				t.Errorf("subprotocol %q", got)
 			}

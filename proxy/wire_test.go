@@ -57,8 +57,7 @@ type wire struct {
 }
 
 func newWire(t *testing.T, c net.Conn, masks bool) *wire {
-	t.Cleanup(func() { c.Close() })
-	return &wire{Conn: c, t: t, in: bufio.NewReaderSize(c, 64<<10), masks: masks}
+	return &wire{Conn: c, t: t, in: bufio.NewReaderSize(c, 8<<10), masks: masks}
 }
 
 // sent is one frame to be sent, or raw bytes.
@@ -484,6 +483,7 @@ func (s *stage) dial() *wire {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.t.Cleanup(func() { c.Close() })
 	return newWire(s.t, c, true)
 }
 
@@ -495,6 +495,7 @@ func (s *stage) accept() *wire {
 	if err != nil {
 		s.t.Fatalf("no dial: %v", err)
 	}
+	s.t.Cleanup(func() { c.Close() })
 	w := newWire(s.t, c, false)
 	w.SetReadDeadline(time.Now().Add(patience))
 	if w.request, err = http.ReadRequest(w.in); err != nil {
