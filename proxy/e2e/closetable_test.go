@@ -231,6 +231,12 @@ func closings() []closing {
 			messagesToClient: []string{`text "hello"`, "close 1007", "end"}, messagesToServer: []string{"close 1001", "end"},
 		},
 		{
+			name: "bad UTF-8 with a close right behind it", keys: "timeouts: {close: 5s}",
+			upstream: quiet, client: sends(text1("\xff\xfe"), goodBy),
+			toClient: []string{"close 1000", "end"}, toServer: []string{"text ff fe", "close 1000", "end"},
+			messagesToClient: []string{"close 1007", "end"}, messagesToServer: []string{"close 1001", "end"},
+		},
+		{
 			name: "a handler stops", keys: `handlers: [{rules: [{when: 'text == "stop"', stop: {code: 4005, reason: "enough"}}]}]`,
 			upstream: quiet, client: sends(hello, text1("stop"), text1("never")),
 			toClient: []string{"close 4005", "end"}, toServer: []string{`text "hello"`, "close 1001", "end"},

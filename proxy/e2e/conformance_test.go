@@ -74,15 +74,16 @@ func (p probe) bytes() int {
 }
 
 // run plays p and returns the client's row and how the server saw the end.
-func (p probe) run(t *testing.T, s *server, w way, front string, pace pace) (row []string, seen string) {
+// More is further header lines of the client's.
+func (p probe) run(t *testing.T, s *server, w way, front string, pace pace, more ...string) (row []string, seen string) {
 	t.Helper()
 	key := fmt.Sprintf("K%dK", keys.Add(1))
-	conn, err := wire.Dial(front, wire.Hello(front, "/echo?k="+key))
+	conn, err := wire.Dial(front, wire.Hello(front, "/echo?k="+key, more...))
 	if err != nil {
 		t.Fatalf("%s: %v", p.name, err)
 	}
 	defer conn.Close()
-	conn.Whole = w.messages()
+	conn.Whole, conn.Inflate = w.messages(), new(wire.Inflater)
 	var stream []byte
 	for _, f := range p.send {
 		stream = f.Append(stream)

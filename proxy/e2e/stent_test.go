@@ -50,6 +50,7 @@ routes:
 %supstreams:
   app:
     targets: [ws://%s]
+    dial: {timeout: 20s}
 `, keys, address)
 }
 
@@ -101,7 +102,7 @@ func startStent(t testing.TB, config string) *stent {
 			}
 		}
 		if t.Failed() {
-			t.Logf("stent ran with\n%.1000s\nand said\n%s", config, log)
+			t.Logf("stent ran with\n%.1000s\nand said\n%s", config, log[max(0, len(log)-4000):])
 		}
 	})
 	s.wait(t)

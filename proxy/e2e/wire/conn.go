@@ -27,6 +27,8 @@ type Conn struct {
 	Request *http.Request
 	// Whole joins the fragments of a message in what Next returns.
 	Whole bool
+	// Inflate, when there is one, decompresses what Next returns.
+	Inflate *Inflater
 	// Seen is for what a script has read and noted.
 	Seen []string
 	// Mute leaves pings and closes unanswered.
@@ -159,9 +161,20 @@ func (c *Conn) next() (Frame, error) {
 			c.begun = nil
 		}
 		if c.begun = append(c.begun, f); !f.Open {
-			return join(c.begun), nil
+			return c.inflated(join(c.begun))
 		}
 	}
+}
+
+// inflated returns f decompressed, if it was compressed and that is wanted.
+func (c *Conn) inflated(f Frame) (Frame, error) {
+	if c.Inflate == nil || f.RSV != 4 {
+		return f, nil
+	}
+	var err error
+	f.RSV = 0
+	f.Payload, err = c.Inflate.Inflate(f.Payload)
+	return f, err
 }
 
 // join returns the message whose fragments are all.
