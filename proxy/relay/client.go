@@ -256,6 +256,7 @@ func (l *Link) leave(fare *farewell, end End, tell func(*leg)) {
 	l.farewell = fare
 	l.mu.Unlock()
 	up.hurry(fare.until)
+	l.client.hurry(fare.until)
 	tell(up)
 	up.wake()
 }

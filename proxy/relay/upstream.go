@@ -186,7 +186,13 @@ func (l *Link) toClient(up *leg, p []byte, m mark) bool {
 	case errors.Is(err, errClosed):
 		return false // our close frame is out; the end is decided
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		l.End(End{Cause: ClientStalled})
+		end := End{Cause: ClientStalled}
+		l.mu.Lock()
+		if l.farewell != nil {
+			end = l.farewell.end
+		}
+		l.mu.Unlock()
+		l.End(end)
 		return false
 	}
 	l.clientUnwritable(up, err)
