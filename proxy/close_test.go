@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -61,14 +62,11 @@ func TestCloseTable(t *testing.T) {
 }
 
 func (r *closeRow) run(t *testing.T, m mode) {
-	route := m.route
-	handlers := testHandlers
+	route, handlers := r.route, testHandlers
 	if r.own != nil {
-		handlers = only(r.own)
-		route = strings.TrimPrefix(route, "handlers: [pass]") + "\nhandlers: [own]"
+		route, handlers = lines(route, "handlers: [own]"), only(r.own)
 	}
-	s := newStage(t, lines(strings.TrimSpace(route), r.route), r.top, handlers)
-	s.offer, s.agree = m.offer, m.agree
+	s := m.stage(t, route, r.top, handlers)
 	s.open()
 	r.play(s)
 
@@ -224,6 +222,19 @@ var clientEnds = []closeRow{
 		},
 		client: []string{"close 1000 bye", "fin"}, upstream: fin,
 		end: want{byClient, 1000, "bye", relay.ClientClosed},
+	},
+	{
+		name: "client closes and takes nothing more", route: hasty,
+		play: func(s *stage) {
+			s.upstream.mute = true
+			shrink(s.t, s.client)
+			s.client.send(closing(1000, "bye"))
+			s.upstream.expect("close 1000 bye")
+			go s.upstream.flood(64 << 20)
+			s.over()
+		},
+		client: []string{"...", "torn", "rst"}, upstream: []string{"..."},
+		end: want{byClient, 0, "", relay.ClientClosed},
 	},
 	{
 		name:     "client closes between its fragments",
@@ -868,6 +879,27 @@ var timeEnds = []closeRow{
 		end: want{byUpstream, 3001, "", relay.UpstreamClosed},
 	},
 	{
+		name: "survives an upstream that takes no data", route: lines(kept, "timeouts: {write: 200ms, close: 1s}"),
+		play: func(s *stage) {
+			old := s.upstream
+			flooded := make(chan error, 1)
+			go func() { flooded <- s.client.flood(64 << 20) }()
+			s.next()
+			old.Close()
+			// What the lost one had is lost; what follows is whole.
+			for range 100 {
+				s.upstream.expect("binary 65536B")
+			}
+			go io.Copy(io.Discard, s.upstream.in)
+			if err := <-flooded; err != nil {
+				s.t.Errorf("flood: %v", err)
+			}
+			s.session().Close(0, "")
+		},
+		client: []string{"close 1008 closed by the operator", "fin"},
+		end:    want{byStent, 1008, "closed by the operator", relay.Kicked},
+	},
+	{
 		name: "upstream takes no data", route: "timeouts: {write: 200ms, close: 1s}",
 		play: func(s *stage) {
 			go s.client.flood(64 << 20)
@@ -890,7 +922,7 @@ func (w *wire) message() string {
 
 // shrink keeps the kernel from taking much for this end.
 func shrink(t *testing.T, w *wire) {
-	if err := w.Conn.(interface{ SetReadBuffer(int) error }).SetReadBuffer(4 << 10); err != nil {
+	if err := w.tcp().SetReadBuffer(4 << 10); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -91,7 +91,7 @@ func TestAnswerThatComesDown(t *testing.T) {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
 			m := negotiated(m)
-			s := newStage(t, m.route, "", testHandlers)
+			s := m.stage(t, "", "", testHandlers)
 			c := s.dial()
 			c.say(handshake("/", m.offer...))
 			up := s.accept()
@@ -181,7 +181,7 @@ func TestEarlyData(t *testing.T) {
 		for _, route := range []string{"", "continuity: {}"} {
 			t.Run(strings.TrimSpace(m.name+" "+route), func(t *testing.T) {
 				t.Parallel()
-				s := newStage(t, lines(m.route, route), "", testHandlers)
+				s := m.stage(t, route, "", testHandlers)
 				c := s.dial()
 				big := sent{h: text("").h, payload: []byte(strings.Repeat("x", 10000))}
 				split := c.encode(text("split"))
@@ -250,8 +250,7 @@ func TestHandlerResults(t *testing.T) {
 		for _, from := range []Side{Client, Upstream} {
 			t.Run(m.name+" from "+from.String(), func(t *testing.T) {
 				t.Parallel()
-				s := newStage(t, strings.Replace(lines(m.route, "handlers: [own]"), "handlers: [pass]\n", "", 1), "", only(acts))
-				s.offer, s.agree = m.offer, m.agree
+				s := m.stage(t, "handlers: [own]", "", only(acts))
 				s.open()
 				here, there := s.client, s.upstream
 				if from == Upstream {
@@ -402,8 +401,7 @@ func TestPush(t *testing.T) {
 	for _, m := range anyMode {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t, lines(m.route, kept), "", testHandlers)
-			s.offer, s.agree = m.offer, m.agree
+			s := m.stage(t, kept, "", testHandlers)
 			s.open()
 			session := s.session()
 			push := func(to Side, data string, want Pushed) {
@@ -463,8 +461,7 @@ func TestPushFromEverywhere(t *testing.T) {
 	for _, m := range anyMode {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t, m.route, "", testHandlers)
-			s.offer, s.agree = m.offer, m.agree
+			s := m.stage(t, "", "", testHandlers)
 			s.open()
 			session := s.session()
 			const senders, each = 4, 200
@@ -705,7 +702,7 @@ func TestAcceptEarly(t *testing.T) {
 	for _, m := range anyMode {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t, lines(m.route, "continuity: {accept_early: true, hold: 10s, backoff: {min: 1ms, max: 10ms}}"), "", testHandlers)
+			s := m.stage(t, "continuity: {accept_early: true, hold: 10s, backoff: {min: 1ms, max: 10ms}}", "", testHandlers)
 			s.client = s.dial()
 			s.client.say(handshake("/", m.offer...))
 			if resp := s.client.status(); resp.StatusCode != 101 {

@@ -6,6 +6,7 @@ import (
 	"compress/flate"
 	"context"
 	"crypto/sha1"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -152,12 +153,20 @@ func (w *wire) flood(n int) error {
 }
 
 // halfClose ends what is sent; the other direction stays open.
-func (w *wire) halfClose() { w.Conn.(*net.TCPConn).CloseWrite() }
+func (w *wire) halfClose() { w.Conn.(interface{ CloseWrite() error }).CloseWrite() }
 
 // reset cuts the connection with a RST.
 func (w *wire) reset() {
-	w.Conn.(*net.TCPConn).SetLinger(0)
-	w.Close()
+	w.tcp().SetLinger(0)
+	w.tcp().Close()
+}
+
+// tcp is the connection below.
+func (w *wire) tcp() *net.TCPConn {
+	if c, ok := w.Conn.(*tls.Conn); ok {
+		return c.NetConn().(*net.TCPConn)
+	}
+	return w.Conn.(*net.TCPConn)
 }
 
 // next returns the next event.
@@ -372,6 +381,8 @@ type stage struct {
 	log   *observer.ObservedLogs
 	stop  func() // ends the proxy's Run, which drains
 	done  <-chan error
+	// listeners is the file's, "" for a plain one.
+	listeners string
 	// targets is where the proxy dials, app.
 	targets net.Listener
 	// client and upstream are the two ends that open has connected; offer
@@ -389,14 +400,34 @@ const quietRoute = "keepalive: {interval: 0s}"
 // keys of the route, one a line, and top further keys of the file.
 func newStage(t *testing.T, route, top string, handlers map[string]NewHandler) *stage {
 	t.Helper()
+	return mode{}.stage(t, route, top, handlers)
+}
+
+// stage is newStage in this mode.
+func (m mode) stage(t *testing.T, route, top string, handlers map[string]NewHandler) *stage {
+	t.Helper()
+	s := prepare(t)
+	s.offer, s.agree = m.offer, m.agree
+	if m.secure {
+		pair := certify(t, t.TempDir(), "stent.test")
+		s.listeners = fmt.Sprintf("listeners: [{address: \"127.0.0.1:0\", tls: {certificates: [{cert: %q, key: %q}]}}]\n", pair.Cert, pair.Key)
+	}
+	if strings.Contains(route, "handlers:") {
+		m.route = strings.Replace(m.route, inMessage.route, "", 1)
+	}
+	s.run(s.yaml(lines(m.route, route), top), handlers)
+	return s
+}
+
+// prepare is a stage without its proxy.
+func prepare(t *testing.T) *stage {
+	t.Helper()
 	targets, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { targets.Close() })
-	s := &stage{t: t, targets: targets}
-	s.run(s.yaml(route, top), handlers)
-	return s
+	return &stage{t: t, targets: targets}
 }
 
 // newStageAlone runs a proxy with one route whose handlers are the
@@ -429,7 +460,10 @@ func (s *stage) yaml(route, top string) string {
 // parse reads a configuration; what every stage has is added.
 func (s *stage) parse(yaml string) *config.Config {
 	s.t.Helper()
-	head := "listeners: [{address: \"127.0.0.1:0\"}]\nadmin: {address: \"off\"}\n"
+	head := "admin: {address: \"off\"}\n" + s.listeners
+	if s.listeners == "" {
+		head += "listeners: [{address: \"127.0.0.1:0\"}]\n"
+	}
 	if !strings.Contains(yaml, "shutdown:") {
 		head += "shutdown: {drain: 10s}\n"
 	}
@@ -484,6 +518,9 @@ func (s *stage) dial() *wire {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { c.Close() })
+	if s.listeners != "" {
+		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+	}
 	return newWire(s.t, c, true)
 }
 
@@ -574,6 +611,8 @@ type mode struct {
 	route string
 	offer []string // of the client
 	agree []string // of the upstream
+	// secure says that the client speaks TLS.
+	secure bool
 }
 
 const noContext = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
@@ -583,9 +622,10 @@ var (
 	inMessage = mode{name: "message", route: "handlers: [pass]"}
 	inDeflate = mode{name: "deflate", route: "compression: terminate",
 		offer: []string{"Sec-WebSocket-Extensions: permessage-deflate"}, agree: []string{"Sec-WebSocket-Extensions: " + noContext}}
-	anyMode   = []mode{inRelay, inMessage, inDeflate}
+	inTLS     = mode{name: "relay over TLS", secure: true}
+	anyMode   = []mode{inRelay, inMessage, inDeflate, inTLS}
 	assembled = []mode{inMessage, inDeflate}
-	relayed   = []mode{inRelay}
+	relayed   = []mode{inRelay, inTLS}
 )
 
 // lines joins what is not empty.
