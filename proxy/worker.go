@@ -252,8 +252,7 @@ func (s *Session) dial(ctx context.Context, pool *upstream.Pool) (*upstream.Conn
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer s.whenDone(cancel)()
-	attempt := int(s.attempt.Add(1))
-	shake := s.handshake(attempt)
+	shake := s.handshake()
 	var conn *upstream.Conn
 	var err error
 	done := make(chan struct{})
@@ -274,14 +273,11 @@ func (s *Session) dial(ctx context.Context, pool *upstream.Pool) (*upstream.Conn
 }
 
 // handshake is what goes up with one dial.
-func (s *Session) handshake(attempt int) upstream.Handshake {
+func (s *Session) handshake() upstream.Handshake {
 	h := s.shake
 	first := !s.answered
 	rule := s.route.extensions
-	extra := make([]byte, 0, 256)
-	extra = append(extra, "Stent-Attempt: "...)
-	extra = strconv.AppendInt(extra, int64(attempt), 10)
-	extra = append(extra, "\r\n"...)
+	var extra []byte
 	var subprotocols, extensions []string
 	if first {
 		subprotocols = s.offer["Sec-Websocket-Protocol"]
@@ -301,6 +297,7 @@ func (s *Session) handshake(attempt int) upstream.Handshake {
 	extra = appendLines(extra, "Sec-WebSocket-Extensions", extensions)
 	h.Header = s.base
 	h.Extra = extra
+	h.Each = s.appendAttempt
 	h.Redial = !first
 	h.Prefer = s.moveTo.Swap(nil)
 	if !first {
@@ -308,6 +305,14 @@ func (s *Session) handshake(attempt int) upstream.Handshake {
 	}
 	h.Check = func(r *http.Response) error { return rule.checkAnswer(r.Header, first, &s.agreed) }
 	return h
+}
+
+// appendAttempt appends the header line that numbers the session's requests
+// to upstreams: any of them may have been seen, so no two are alike.
+func (s *Session) appendAttempt(b []byte) []byte {
+	b = append(b, "Stent-Attempt: "...)
+	b = strconv.AppendInt(b, int64(s.attempt.Add(1)), 10)
+	return append(b, "\r\n"...)
 }
 
 // attach gives the Link a dialled upstream. It returns false when the

@@ -24,8 +24,12 @@ type Handshake struct {
 	// are written by Dial, with a new key each time.
 	Header []byte
 	// Extra is more lines of the same form, for what changes from dial to
-	// dial, such as Stent-Attempt.
+	// dial.
 	Extra []byte
+	// Each, where set, appends more lines of the same form, for what changes
+	// from one request to the next, such as Stent-Attempt: a Dial that tries
+	// several targets makes several requests.
+	Each func(b []byte) []byte
 
 	// ID and IP are the client's socket id and address, for balance: hash.
 	// The other hash keys are found in RequestURI and Header.
@@ -144,6 +148,9 @@ func (h *Handshake) appendRequest(b []byte, prefix, host, key string) []byte {
 	b = append(b, "\r\n"...)
 	b = append(b, h.Header...)
 	b = append(b, h.Extra...)
+	if h.Each != nil {
+		b = h.Each(b)
+	}
 	return append(b, "\r\n"...)
 }
 
