@@ -85,6 +85,11 @@ func (s *Server) listen(ctx context.Context, c *websocket.Conn, sp *speaker, rec
 		m, err := Parse(data)
 		rec.Kind, rec.Number = Got, m.Number
 		if err != nil || m.Stream != rec.Client {
+			// coder/websocket takes a message that the end of the stream has
+			// cut for a whole one.
+			if _, _, err := c.Read(ctx); err != nil && websocket.CloseStatus(err) == -1 {
+				return err
+			}
 			rec.Kind = Torn
 		}
 		s.Book(rec)
@@ -164,10 +169,12 @@ func (sp *speaker) say(ctx context.Context, ack uint32, size int) error {
 	}
 	m := Message{Stream: sp.attempt, Number: sp.number + 1, Ack: ack}
 	err := write(ctx, sp.conn, m, size, sp.config.Fragments, sp.config.Pause)
-	if err == nil {
-		sp.number++
+	if err != nil {
+		sp.closed = true // a message that is not ended locks the connection
+		return err
 	}
-	return err
+	sp.number++
+	return nil
 }
 
 // write sends one message, of either type, in a number of frames.
