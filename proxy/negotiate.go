@@ -149,7 +149,7 @@ func (rule extensionRule) agree(offer, answer http.Header) agreement {
 // permessage-deflate can be met: our compressor uses the full window.
 func acceptsDeflate(offer []string) bool {
 	for _, e := range parseExtensions(offer) {
-		if e.name != deflateName {
+		if e.name != deflateName || !validOffer(e) {
 			continue
 		}
 		if bits, ok := e.param("server_max_window_bits"); !ok || bits == fullWindow {
@@ -157,6 +157,45 @@ func acceptsDeflate(offer []string) bool {
 		}
 	}
 	return false
+}
+
+// validOffer reports whether an offer of permessage-deflate has defined
+// parameters only, with valid values and each once; a server declines others
+// (RFC 7692 section 7.1).
+func validOffer(e extension) bool {
+	seen := make(map[string]bool, len(e.params))
+	for _, p := range e.params {
+		key, value, has := strings.Cut(p, "=")
+		key = strings.ToLower(key)
+		if seen[key] {
+			return false
+		}
+		seen[key] = true
+		switch key {
+		case "server_no_context_takeover", "client_no_context_takeover":
+			if has {
+				return false
+			}
+		case "server_max_window_bits":
+			if !validWindow(value) {
+				return false
+			}
+		case "client_max_window_bits":
+			if has && !validWindow(value) {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// validWindow reports whether a window is 8 to 15 bits, without leading
+// zeros (RFC 7692 section 7.1.2.1).
+func validWindow(bits string) bool {
+	n, err := strconv.Atoi(bits)
+	return err == nil && n >= 8 && n <= 15 && bits[0] != '0' && bits[0] != '+'
 }
 
 // checkAnswer refuses an upstream's answer that this session can't go on
