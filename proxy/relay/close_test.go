@@ -13,8 +13,6 @@ type inspector func(from Side, t frame.Opcode, data []byte) Result
 
 func (f inspector) Inspect(from Side, t frame.Opcode, data []byte) Result { return f(from, t, data) }
 
-func passAll(Side, frame.Opcode, []byte) Result { return Result{} }
-
 func assembling(p *Policy) { p.Assemble, p.MessageSize = true, 16<<20 }
 
 // quickClose lets a test meet timeouts.close.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -164,10 +165,14 @@ type peer struct {
 	net.Conn
 	side Side
 	got  chan heard
+	bye  chan struct{}   // closed when a close frame has come
 	done <-chan struct{} // closed when the connection has ended
 	read peerReader      // to be looked at when done is closed
 	err  error           // how it ended
 
+	total  atomic.Int64 // bytes that came
+	from   byte         // see order
+	number uint32
 }
 
 // heard is a message or a control frame that a peer got.
@@ -188,14 +193,23 @@ func (h heard) String() string {
 }
 
 func newPeer(t testing.TB, conn net.Conn, side Side) *peer {
-	p := &peer{t: t, Conn: conn, side: side, got: make(chan heard, 100000)}
+	p := &peer{t: t, Conn: conn, side: side, got: make(chan heard, 10000), bye: make(chan struct{})}
 	p.read.scan = frame.Scanner{Masked: side == Upstream}
-	p.read.on = func(op frame.Opcode, payload []byte) { p.got <- heard{op, string(payload)} }
+	p.read.on = func(op frame.Opcode, payload []byte) {
+		if op == frame.Close {
+			close(p.bye)
+		}
+		select {
+		case p.got <- heard{op, string(payload)}:
+		default: // of a peer that nobody asks
+		}
+	}
 	p.done = background(func() {
 		buf := make([]byte, 32<<10)
 		for {
 			n, err := conn.Read(buf)
 			p.read.feed(buf[:n])
+			p.total.Add(int64(n))
 			if err != nil {
 				p.read.open = len(p.read.buf) > 0 || !p.read.scan.AtMessage()
 				p.err = err
