@@ -439,7 +439,7 @@ var continuityEnds = []closeRow{
 	{
 		name: "hold expires", route: "continuity: {hold: 200ms, backoff: {min: 1ms, max: 10ms}}",
 		play: func(s *stage) {
-			s.targets.Close()
+			s.refuse()
 			s.upstream.reset()
 		},
 		client: []string{"close 1013 no upstream, try again later", "fin"},
@@ -805,8 +805,8 @@ func stops(from Side, say, event string, end want) closeRow {
 var timeEnds = []closeRow{
 	{
 		name: "client silent", route: "keepalive: {interval: 50ms, timeout: 300ms}",
-		play:     func(s *stage) { s.client.mute = true; s.upstream.send(text("a")) },
-		client:   []string{"text a", "ping ~", "close 1001 nothing heard", "fin"},
+		play:     func(s *stage) { s.client.mute = true },
+		client:   []string{"ping ~", "close 1001 nothing heard", "fin"},
 		upstream: []string{"close 1001", "fin"},
 		end:      want{byStent, 1001, "nothing heard", relay.ClientSilent},
 	},
@@ -839,23 +839,23 @@ var timeEnds = []closeRow{
 		end:      want{byStent, 1001, "idle", relay.Idle},
 	},
 	{
-		name: "lifetime", route: "timeouts: {lifetime: 300ms, close: 2s}",
+		name: "lifetime", route: "timeouts: {lifetime: 1s, close: 5s}",
 		play:     func(s *stage) { s.client.send(text("a")) },
 		client:   []string{"close 1001 lifetime over", "fin"},
 		upstream: []string{"text a", "close 1001", "fin"},
 		end:      want{byStent, 1001, "lifetime over", relay.Lifetime},
 	},
 	{
-		name: "lifetime while held", route: lines(kept, "timeouts: {lifetime: 300ms, close: 2s}"),
-		play:   func(s *stage) { s.upstream.reset(); s.accept() },
+		name: "lifetime while held", route: lines(kept, "timeouts: {lifetime: 300ms, close: 5s}"),
+		play:   func(s *stage) { s.refuse(); s.upstream.reset() },
 		client: []string{"close 1001 lifetime over", "fin"},
 		end:    want{byStent, 1001, "lifetime over", relay.Lifetime},
 	},
 	{
 		name: "upstream silent", route: "keepalive: {interval: 50ms, timeout: 300ms}",
-		play:     func(s *stage) { s.upstream.mute = true; s.client.send(text("a")) },
+		play:     func(s *stage) { s.upstream.mute = true },
 		client:   []string{"close 1012 upstream lost", "fin"},
-		upstream: []string{"text a", "ping ~", "close 1001", "fin"},
+		upstream: []string{"ping ~", "close 1001", "fin"},
 		end:      want{byUpstream, 1012, "upstream lost", relay.UpstreamLost},
 	},
 	{
@@ -882,12 +882,13 @@ var timeEnds = []closeRow{
 		name: "survives an upstream that takes no data", route: lines(kept, "timeouts: {write: 200ms, close: 1s}"),
 		play: func(s *stage) {
 			old := s.upstream
+			shrink(s.t, old)
 			flooded := make(chan error, 1)
-			go func() { flooded <- s.client.flood(64 << 20) }()
+			go func() { flooded <- s.client.flood(16 << 20) }()
 			s.next()
 			old.Close()
 			// What the lost one had is lost; what follows is whole.
-			for range 100 {
+			for range 20 {
 				s.upstream.expect("binary 65536B")
 			}
 			go io.Copy(io.Discard, s.upstream.in)

@@ -89,7 +89,7 @@ var refusals = []refusal{
 			up.say("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
 		}},
 
-	{name: "nobody listens", top: oneDial, before: func(s *stage) { s.targets.Close() }, request: handshake("/"), status: 502},
+	{name: "nobody listens", top: strings.Replace(oneDial, "TARGET", "127.0.0.1:9", 1), request: handshake("/"), status: 502},
 	{name: "upstream hangs up", top: oneDial, request: handshake("/"), upstream: func(up *wire) { up.Close() }, status: 502},
 	{name: "upstream resets", top: oneDial, request: handshake("/"), upstream: func(up *wire) { up.reset() }, status: 502},
 	{name: "upstream speaks no HTTP", top: oneDial, request: handshake("/"), upstream: func(up *wire) { up.say("SSH-2.0-OpenSSH_9.2\r\n") }, status: 502},

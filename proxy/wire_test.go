@@ -143,8 +143,8 @@ func (w *wire) send(frames ...sent) {
 // is taken, and returns how it ended.
 func (w *wire) flood(n int) error {
 	b := w.encode(binary(64 << 10))
-	w.SetWriteDeadline(time.Now().Add(patience))
 	for range n / len(b) {
+		w.SetWriteDeadline(time.Now().Add(patience))
 		if _, err := w.Write(b); err != nil {
 			return err
 		}
@@ -539,6 +539,21 @@ func (s *stage) accept() *wire {
 		s.t.Fatalf("read the proxy's request: %v", err)
 	}
 	return w
+}
+
+// refuse resets all further dials. The port stays taken: another stage could
+// get it, and this one's redials.
+func (s *stage) refuse() {
+	go func() {
+		for {
+			c, err := s.targets.Accept()
+			if err != nil {
+				return
+			}
+			c.(*net.TCPConn).SetLinger(0)
+			c.Close()
+		}
+	}()
 }
 
 // open connects client and upstream.
