@@ -428,7 +428,7 @@ func lossUnderLoad(t *testing.T, p pair, policy *Policy, rnd *rand.Rand) {
 			if m[0] != 'c' || n < next {
 				t.Fatalf("upstream %d got message %d of %q, want %d or later", i, n, m[0], next)
 			}
-			if first && i > 0 && moved[i-1] && n > next {
+			if first && i > 0 && moved[i-1] && len(peers[i-1].read.messages) > 0 && n > next {
 				t.Fatalf("upstream %d got message %d, want %d: nothing may be lost where an upstream was left on purpose", i, n, next)
 			}
 			next = n + 1

@@ -195,13 +195,22 @@ func (h heard) String() string {
 func newPeer(t testing.TB, conn net.Conn, side Side) *peer {
 	p := &peer{t: t, Conn: conn, side: side, got: make(chan heard, 10000), bye: make(chan struct{})}
 	p.read.scan = frame.Scanner{Masked: side == Upstream}
+	gone := make(chan struct{})
 	p.read.on = func(op frame.Opcode, payload []byte) {
 		if op == frame.Close {
 			close(p.bye)
 		}
+		h := heard{op, string(payload)}
 		select {
-		case p.got <- heard{op, string(payload)}:
-		default: // of a peer that nobody asks
+		case p.got <- h:
+			return
+		default:
+		}
+		if side == Client { // an upstream may be one that nobody asks
+			select {
+			case p.got <- h:
+			case <-gone:
+			}
 		}
 	}
 	p.done = background(func() {
@@ -219,6 +228,7 @@ func newPeer(t testing.TB, conn net.Conn, side Side) *peer {
 		}
 	})
 	t.Cleanup(func() {
+		close(gone)
 		conn.Close()
 		<-p.done
 		if p.read.err != nil {
