@@ -80,7 +80,8 @@ const banner = `
   stent demo: a small backend, and the proxy in front of it
 
   Open   http://%[1]s
-         in two tabs, and let them talk: every message passes through the proxy
+         in two tabs, and let them talk: every message passes through the proxy;
+         then kill the backend with the page's button: nobody is disconnected
 
   Try    stent sessions      what the proxy knows of each client
          stent upstreams     where they are connected to

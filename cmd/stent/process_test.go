@@ -270,6 +270,7 @@ func TestDemo(t *testing.T) {
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("page: got %s", resp.Status)
 	}
+	var conns []*websocket.Conn
 	for _, tt := range []struct {
 		path      string
 		told      []string // before anything is said
@@ -289,7 +290,24 @@ func TestDemo(t *testing.T) {
 			}
 		}
 		echoed(t, conn, tt.say, tt.want)
-		conn.Close(websocket.StatusNormalClosure, "")
+		conns = append(conns, conn)
+	}
+
+	resp, err = http.Post("http://"+address+"/demo/backend/kill", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusAccepted {
+		t.Errorf("kill the backend: got %s", resp.Status)
+	}
+	// What is said now waits for the next backend, on the same connection.
+	echoed(t, conns[0], "are you there?", "are you there?")
+	if _, got, err := conns[1].Read(t.Context()); err != nil || !strings.Contains(string(got), `"op":"welcome"`) {
+		t.Errorf("the new backend's welcome: got %s, %v", got, err)
+	}
+	for _, conn := range conns {
+		conn.CloseNow()
 	}
 	p.Process.Signal(syscall.SIGINT)
 	p.exits(t, 0)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 )
@@ -20,9 +21,8 @@ type Backend struct {
 	// Pause is how long it stays away after a Kill; zero means two seconds.
 	Pause time.Duration
 
-	address string
-	first   net.Listener
-	killed  chan struct{}
+	listener *net.TCPListener
+	killed   chan struct{}
 }
 
 // NewBackend listens on address; Serve serves there.
@@ -31,11 +31,11 @@ func NewBackend(address string) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for the demo backend: %w", err)
 	}
-	return &Backend{address: l.Addr().String(), first: l, killed: make(chan struct{}, 1)}, nil
+	return &Backend{listener: l.(*net.TCPListener), killed: make(chan struct{}, 1)}, nil
 }
 
 // Address is where the backend listens, as host:port.
-func (b *Backend) Address() string { return b.address }
+func (b *Backend) Address() string { return b.listener.Addr().String() }
 
 // Kill ends the backend with every connection reset, as the end of its
 // process would. It comes back by itself.
@@ -48,70 +48,111 @@ func (b *Backend) Kill() {
 
 // Serve runs the backend until ctx ends.
 func (b *Backend) Serve(ctx context.Context) error {
-	l := b.first
+	defer b.listener.Close()
 	for {
-		if err := b.live(ctx, l); err != nil || ctx.Err() != nil {
-			return err
+		if err := b.live(ctx); err != nil {
+			return fmt.Errorf("serve the demo backend: %w", err)
 		}
-		pause := b.Pause
-		if pause == 0 {
-			pause = 2 * time.Second
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if ctx.Err() != nil {
 			return nil
 		}
-		var err error
-		if l, err = net.Listen("tcp", b.address); err != nil {
+		if err := b.away(ctx); err != nil {
 			return fmt.Errorf("restart the demo backend: %w", err)
 		}
 	}
 }
 
+// past is a deadline that wakes whoever waits.
+var past = time.Unix(1, 0)
+
+// away resets whoever connects until the pause is over or ctx ends. The
+// socket stays, or another program could take the port meanwhile.
+func (b *Backend) away(ctx context.Context) error {
+	pause := b.Pause
+	if pause == 0 {
+		pause = 2 * time.Second
+	}
+	if err := b.listener.SetDeadline(time.Now().Add(pause)); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { b.listener.SetDeadline(past) })()
+	for {
+		conn, err := b.listener.Accept()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return b.listener.SetDeadline(time.Time{})
+		}
+		if err != nil {
+			return err
+		}
+		reset(conn)
+	}
+}
+
 // live is one life of the backend: it ends with ctx or with a Kill, and
 // nothing of it is left then.
-func (b *Backend) live(ctx context.Context, l net.Listener) error {
+func (b *Backend) live(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", servePage)
+	mux.Handle("GET /room", new(room))
+	mux.HandleFunc("GET /echo", echo)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	handlers := &joined{Handler: mux}
+	defer handlers.wait()
 	life, end := context.WithCancel(ctx)
 	defer end()
 
-	var handlers sync.WaitGroup
-	defer handlers.Wait()
-	joined := func(h http.HandlerFunc) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
-			handlers.Add(1)
-			defer handlers.Done()
-			h(w, r)
-		}
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", servePage)
-	mux.HandleFunc("GET /room", joined(new(room).ServeHTTP))
-	mux.HandleFunc("GET /echo", joined(echo))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
-
-	conns := &conns{Listener: l}
+	conns := &conns{TCPListener: b.listener}
 	server := &http.Server{
-		Handler:           mux,
+		Handler:           handlers,
 		ReadHeaderTimeout: 10 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return life },
 	}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(conns) }()
-	var err error
 	select {
 	case <-ctx.Done():
 	case <-b.killed:
-	case err = <-done:
-		return fmt.Errorf("serve the demo backend: %w", err)
+	case err := <-done:
+		return err
 	}
 	server.Close()
-	conns.reset() // before any handler can say goodbye
-	end()
-	if err = <-done; !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve the demo backend: %w", err)
+	err := <-done
+	conns.resetAll() // before the end of life lets a handler say goodbye
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
 	}
-	return nil
+	return err
+}
+
+// joined is a handler whose calls can be waited for: net/http does not wait
+// for those that took their connection over.
+type joined struct {
+	http.Handler
+
+	mu      sync.Mutex
+	over    bool
+	running sync.WaitGroup
+}
+
+// ServeHTTP implements http.Handler; after wait it does nothing.
+func (j *joined) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	j.mu.Lock()
+	if j.over {
+		j.mu.Unlock()
+		return
+	}
+	j.running.Add(1)
+	j.mu.Unlock()
+	defer j.running.Done()
+	j.Handler.ServeHTTP(w, r)
+}
+
+// wait returns when the last call has.
+func (j *joined) wait() {
+	j.mu.Lock()
+	j.over = true
+	j.mu.Unlock()
+	j.running.Wait()
 }
 
 func servePage(w http.ResponseWriter, _ *http.Request) {
@@ -121,10 +162,10 @@ func servePage(w http.ResponseWriter, _ *http.Request) {
 	w.Write(page)
 }
 
-// conns is a listener that remembers its connections: net/http forgets those
-// that became WebSockets.
+// conns is the listener of one life. It remembers its connections: net/http
+// forgets those that became WebSockets.
 type conns struct {
-	net.Listener
+	*net.TCPListener
 
 	mu   sync.Mutex
 	open map[*conn]struct{}
@@ -138,7 +179,7 @@ type conn struct {
 
 // Accept implements net.Listener.
 func (l *conns) Accept() (net.Conn, error) {
-	accepted, err := l.Listener.Accept()
+	accepted, err := l.TCPListener.Accept()
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +193,9 @@ func (l *conns) Accept() (net.Conn, error) {
 	return c, nil
 }
 
+// Close ends Accept but leaves the socket to the next life.
+func (l *conns) Close() error { return l.SetDeadline(past) }
+
 // Close implements net.Conn.
 func (c *conn) Close() error {
 	c.of.mu.Lock()
@@ -160,15 +204,20 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// reset ends every connection with a TCP reset.
-func (l *conns) reset() {
+// resetAll resets every connection.
+func (l *conns) resetAll() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.open {
-		if tcp, ok := c.Conn.(*net.TCPConn); ok {
-			tcp.SetLinger(0)
-		}
-		c.Conn.Close()
+		reset(c.Conn)
 	}
 	clear(l.open)
+}
+
+// reset closes a connection so that its peer sees a TCP reset.
+func reset(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		tcp.SetLinger(0)
+	}
+	c.Close()
 }
