@@ -57,8 +57,11 @@ type Proxy struct {
 type faultPoint uint8
 
 const (
-	faultServe faultPoint = iota
-	faultDial
+	faultServe    faultPoint = iota // a life begins
+	faultDial                       // an upstream is about to be dialled
+	faultAttach                     // it has answered
+	faultAttached                   // it is attached
+	faultRun                        // its frames are about to flow
 )
 
 // The phases of a process.
@@ -208,7 +211,16 @@ func (p *Proxy) Listen(ctx context.Context) error {
 // policy of their route; listeners' addresses, admin and supervisor settings
 // stay as they were. After an error everything is as before.
 func (p *Proxy) Reload(cfg *config.Config) error {
-	err := p.reload(cfg)
+	return p.ReloadFrom(func() (*config.Config, error) { return cfg, nil })
+}
+
+// ReloadFrom is Reload of what source returns. Its error counts as a failed
+// reload, too: most bad configurations are found when they are read.
+func (p *Proxy) ReloadFrom(source func() (*config.Config, error)) error {
+	cfg, err := source()
+	if err == nil {
+		err = p.reload(cfg)
+	}
 	if err != nil {
 		p.metrics.reloads.WithLabelValues(reloadFailed).Inc()
 		return err

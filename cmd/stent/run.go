@@ -79,10 +79,11 @@ func serve(cfg *config.Config, source func() (*config.Config, error), log *logge
 
 // reload swaps the configuration, or logs why not.
 func reload(p *proxy.Proxy, source func() (*config.Config, error), log *logger) error {
-	cfg, err := source()
-	if err == nil {
-		err = p.Reload(cfg)
-	}
+	var cfg *config.Config
+	err := p.ReloadFrom(func() (read *config.Config, err error) {
+		cfg, err = source()
+		return cfg, err
+	})
 	if err == nil {
 		err = log.setLevel(cfg.Log)
 	}
