@@ -83,6 +83,14 @@ func compile(cfg *config.Config, handlers map[string]NewHandler, env plug.Env, m
 			s.routes = append(s.routes, rt)
 		}
 	}
+	for _, l := range cfg.Listeners {
+		if l.TLS == nil {
+			continue
+		}
+		if _, err := serverTLS(*l.TLS); err != nil {
+			errs = append(errs, config.Within(l.KeyPath+".tls", err))
+		}
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}

@@ -22,8 +22,8 @@ const maxAnswer = 64 << 20
 
 // adminFlags say how to reach a running proxy's admin API.
 type adminFlags struct {
-	Admin string `env:"STENT_ADMIN" default:"http://127.0.0.1:4001" placeholder:"URL" help:"Admin API of the proxy, also host:port or unix:/path ($$STENT_ADMIN, by default ${default})."`
-	Token string `env:"STENT_TOKEN" placeholder:"TOKEN" help:"Token of the admin API ($$STENT_TOKEN)."`
+	Admin string `env:"STENT_ADMIN" default:"http://127.0.0.1:4001" placeholder:"URL" help:"Admin API of the proxy, also host:port or unix:/path (by default ${default})."`
+	Token string `env:"STENT_TOKEN" placeholder:"TOKEN" help:"Token of the admin API."`
 	JSON  bool   `name:"json" help:"Print what the API answers."`
 }
 

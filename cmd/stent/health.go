@@ -6,7 +6,7 @@ import (
 )
 
 type healthCmd struct {
-	Admin string `env:"STENT_ADMIN" default:"http://127.0.0.1:4001" placeholder:"URL" help:"Admin API of the proxy, also host:port or unix:/path ($$STENT_ADMIN, by default ${default})."`
+	Admin string `env:"STENT_ADMIN" default:"http://127.0.0.1:4001" placeholder:"URL" help:"Admin API of the proxy, also host:port or unix:/path (by default ${default})."`
 	Ready bool   `help:"Ask whether it takes new sessions, not only whether it is alive."`
 }
 

@@ -13,7 +13,7 @@ const defaultConfig = "stent.yaml"
 
 // configFlag names the configuration file.
 type configFlag struct {
-	Config string `short:"c" env:"STENT_CONFIG" placeholder:"FILE" help:"Configuration file ($$STENT_CONFIG, by default stent.yaml)."`
+	Config string `short:"c" env:"STENT_CONFIG" placeholder:"FILE" help:"Configuration file (by default stent.yaml)."`
 }
 
 // path is the file to read.
@@ -26,9 +26,9 @@ func (f configFlag) path() string {
 
 type serveCmd struct {
 	configFlag
-	To     string `env:"STENT_TO" placeholder:"URL" help:"Proxy everything to this target, without a file ($$STENT_TO)."`
-	Listen string `env:"STENT_LISTEN" placeholder:"ADDRESS" help:"Where clients connect ($$STENT_LISTEN; by default the file's listener, :4000 without one)."`
-	Admin  string `env:"STENT_ADMIN" placeholder:"ADDRESS" help:"Where the admin API listens, or off ($$STENT_ADMIN; by default the file's, 127.0.0.1:4001 without one)."`
+	To     string `env:"STENT_TO" placeholder:"URL" help:"Proxy everything to this target, without a file."`
+	Listen string `env:"STENT_LISTEN" placeholder:"ADDRESS" help:"Where clients connect (by default the file's listener, :4000 without one)."`
+	Admin  string `env:"STENT_ADMIN" placeholder:"ADDRESS" help:"Where the admin API listens, or off (by default the file's, 127.0.0.1:4001 without one)."`
 }
 
 // Run serves until a signal.
@@ -83,7 +83,7 @@ func (c serveCmd) load() (*config.Config, error) {
 // explain tells a newcomer, who has no file yet, what to do.
 func (c serveCmd) explain(err error) error {
 	if problems := (config.Errors)(nil); errors.As(err, &problems) {
-		return fmt.Errorf("%d problems in the configuration:\n%w", len(problems), err)
+		return fmt.Errorf("the configuration is not valid:\n%w", err)
 	}
 	if c.Config == "" {
 		return usage("nothing to serve: %w; --to ws://host:port needs no file", err)

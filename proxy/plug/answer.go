@@ -26,10 +26,14 @@ func Observe(w http.ResponseWriter) *Answer {
 }
 
 // WriteHeader implements http.ResponseWriter. Informational statuses (1xx)
-// go out and are not the answer.
+// go out and are not the answer. An answer without a Content-Type, such as a
+// backend's, stays without: net/http would guess one.
 func (a *Answer) WriteHeader(status int) {
 	if a.Status == 0 && status >= 200 {
 		a.Status = status
+		if h := a.Header(); h["Content-Type"] == nil {
+			h["Content-Type"] = nil
+		}
 	}
 	a.ResponseWriter.WriteHeader(status)
 }
@@ -37,7 +41,7 @@ func (a *Answer) WriteHeader(status int) {
 // Write implements http.ResponseWriter.
 func (a *Answer) Write(p []byte) (int, error) {
 	if a.Status == 0 {
-		a.Status = http.StatusOK
+		a.WriteHeader(http.StatusOK)
 	}
 	n, err := a.ResponseWriter.Write(p)
 	a.Bytes += int64(n)
