@@ -31,7 +31,7 @@ type fate struct {
 	status int
 }
 
-var faultNames = [...]string{faultServe: "serve", faultDial: "dial"}
+var faultNames = [...]string{faultServe: "serve", faultDial: "dial", faultAttach: "attach", faultAttached: "attached", faultRun: "run"}
 
 // fates are all that happens to sessions in the crowd. Upstreams that are
 // lost are lost once: those of a session that comes back are echoes.

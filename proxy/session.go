@@ -90,6 +90,7 @@ type Session struct {
 type opening struct {
 	answer chan answer    // worker to handler, once
 	client chan clientEnd // handler to worker, once
+	header http.Header    // of the first upstream's answer; owned by the worker
 }
 
 // Key returns the session's key, which stays the same for its life. The

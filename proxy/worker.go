@@ -52,6 +52,9 @@ func (s *Session) serve(ctx context.Context, crashed bool) error {
 		}
 		return s.finish()
 	}
+	if crashed && !s.link.Attached() {
+		s.closeUpstream() // it was dialled, and that is all
+	}
 	s.proxy.fault(s, faultServe)
 	switch {
 	case !s.answered:
@@ -62,7 +65,10 @@ func (s *Session) serve(ctx context.Context, crashed bool) error {
 		if err := s.again(ctx); err != nil {
 			return s.finish()
 		}
+	case s.waiting != nil:
+		s.resumed() // a panic came between
 	}
+	s.proxy.fault(s, faultRun)
 	return s.run()
 }
 
@@ -117,15 +123,18 @@ func (s *Session) first(ctx context.Context) error {
 		}
 		return nil
 	}
-	conn, err := s.dial(ctx, s.proxy.pools.Get(s.route.upstream))
-	if err != nil {
-		return err
+	if !s.link.Attached() {
+		conn, err := s.dial(ctx, s.proxy.pools.Get(s.route.upstream))
+		if err != nil {
+			return err
+		}
+		header := conn.Response.Header
+		conn.Response = nil
+		s.agreed = s.route.extensions.agree(s.offer, header)
+		s.opening.header = header
+		s.attach(conn, header)
 	}
-	s.agreed = s.route.extensions.agree(s.offer, conn.Response.Header)
-	header := conn.Response.Header
-	conn.Response = nil
-	s.attach(conn, header)
-	return s.admit(header)
+	return s.admit(s.opening.header)
 }
 
 // aloneAnswer is what an upstream would answer on a route that has none:
@@ -325,22 +334,33 @@ func (s *Session) attach(conn *upstream.Conn, header http.Header) bool {
 	s.target.Store(conn.Target)
 	early := conn.Early
 	conn.Early = nil
-	return s.link.Attach(conn.Conn, early, inflate, deflate)
+	s.proxy.fault(s, faultAttach)
+	if !s.link.Attach(conn.Conn, early, inflate, deflate) {
+		return false
+	}
+	s.proxy.fault(s, faultAttached)
+	return true
 }
 
 // resume lets a held client go on with a new upstream.
 func (s *Session) resume(conn *upstream.Conn) bool {
 	header := conn.Response.Header
 	conn.Response = nil
-	held := time.Since(s.waiting.since)
 	if !s.attach(conn, header) {
 		return false
 	}
-	s.holdEnds(time.Now())
-	s.setState(Open)
-	s.log().Info("upstream found", zap.String("target", conn.Target.Name()), zap.Int("attempt", s.Attempt()), zap.Duration("held", held))
-	each(s, func(h UpstreamWatcher) { h.UpstreamUp(s, s.Attempt()) })
+	s.resumed()
 	return true
+}
+
+// resumed ends the hold of a client that has an upstream again.
+func (s *Session) resumed() {
+	now := time.Now()
+	held := now.Sub(s.waiting.since)
+	s.holdEnds(now)
+	s.setState(Open)
+	s.log().Info("upstream found", zap.String("target", s.Target()), zap.Int("attempt", s.Attempt()), zap.Duration("held", held))
+	each(s, func(h UpstreamWatcher) { h.UpstreamUp(s, s.Attempt()) })
 }
 
 // releaseUpstream gives the place on the target back. The Link closes the

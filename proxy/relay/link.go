@@ -362,9 +362,13 @@ func (l *Link) Finish() End {
 	if l.client != nil {
 		l.closeClient(&end, rule, fare, left)
 	}
-	close(l.ending)
+	select {
+	case <-l.ending: // the last Finish panicked
+	default:
+		close(l.ending)
+	}
 	if up != nil {
-		l.strays.Go(func() { up.linger(closeBy) }) // neither side waits for the other
+		l.release(up, closeBy) // neither side waits for the other
 	}
 	if l.client != nil {
 		l.client.wake()
@@ -376,6 +380,15 @@ func (l *Link) Finish() End {
 	l.upstream = nil
 	l.mu.Unlock()
 	return end
+}
+
+// release lets go of an upstream once its stream has ended, or at the instant
+// until.
+func (l *Link) release(up *leg, until instant) {
+	l.strays.Go(func() {
+		defer l.recovered(func(any, []byte) {}) // it is closed, and that was all
+		up.linger(until)
+	})
 }
 
 // closeClient tells the client, if its stream stands where it can be told;

@@ -21,7 +21,7 @@ func (l *Link) Run() *Loss {
 		return &Loss{Cause: LossPanic}
 	}
 	if l.busy {
-		// The last Run panicked with data in hand.
+		// The last Run panicked with data in hand, or close to it.
 		return l.lose(up, &Loss{Cause: LossPanic})
 	}
 	for {
@@ -44,11 +44,12 @@ func (l *Link) Run() *Loss {
 // this upstream is over.
 func (l *Link) readUpstreamUntil(up *leg, until instant) (*Loss, bool, error) {
 	for {
+		l.busy = true
 		buf, n, err := up.read(until)
 		if err != nil {
+			l.busy = false
 			return nil, false, err
 		}
-		l.busy = true
 		rest, loss, over := l.fromUpstream(up, buf.b[:n])
 		up.consumed(buf, rest)
 		l.busy = false
@@ -266,8 +267,9 @@ func (l *Link) upstreamClosed(up *leg, payload []byte) (*Loss, bool) {
 	case l.Policy.comesBack(code) && !l.client.insideMessage():
 		return &Loss{Cause: LossClosed, Code: code, echo: append([]byte(nil), payload...)}, false
 	}
-	l.client.closeWith(payload, false)
+	// The echo first: a quick client's answer must not get there before it.
 	up.closeWith(payload, false)
+	l.client.closeWith(payload, false)
 	l.End(End{Cause: UpstreamClosed, Code: code, Reason: string(reason)})
 	return nil, true
 }
@@ -358,6 +360,6 @@ func (l *Link) lose(up *leg, loss *Loss) *Loss {
 	if ok {
 		l.client.inject(frame.Pong, owed)
 	}
-	l.strays.Go(func() { up.linger(until) })
+	l.release(up, until)
 	return loss
 }
