@@ -43,8 +43,9 @@ func soak(t *testing.T) time.Duration {
 }
 
 // launch runs a proxy that logs from Info on to what it returns, without
-// printing: thousands of sessions say too much.
-func launch(t *testing.T, yaml string, handlers map[string]NewHandler) (*Proxy, *observer.ObservedLogs) {
+// printing: thousands of sessions say too much. Prepare changes the proxy
+// before it runs.
+func launch(t *testing.T, yaml string, handlers map[string]NewHandler, prepare ...func(*Proxy)) (*Proxy, *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zap.InfoLevel)
 	cfg, err := config.Parse("test.yaml", []byte(yaml))
@@ -54,6 +55,9 @@ func launch(t *testing.T, yaml string, handlers map[string]NewHandler) (*Proxy, 
 	p, err := New(cfg, Options{Log: zap.New(core), Handlers: handlers})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range prepare {
+		f(p)
 	}
 	if err := p.Listen(t.Context()); err != nil {
 		t.Fatal(err)
