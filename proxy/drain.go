@@ -75,6 +75,23 @@ func (p *Proxy) endAll() {
 	}
 }
 
+// lastWord is how long the close frames of endAll have to go out.
+const lastWord = 500 * time.Millisecond
+
+// cutAll closes the connections of the sessions that are left: the drain is
+// over, and whoever stops this process has been promised that it ends.
+func (p *Proxy) cutAll() {
+	timer := time.NewTimer(lastWord)
+	defer timer.Stop()
+	select {
+	case <-p.registry.emptied():
+	case <-timer.C:
+	}
+	for _, s := range p.registry.all() {
+		s.link.Cut()
+	}
+}
+
 // sleep waits for d and reports false when ctx ends before.
 func sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {

@@ -293,6 +293,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	p.phase.Store(draining)
 	p.endAll()
+	p.cutAll()
 	stop()
 	return <-ended
 }

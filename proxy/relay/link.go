@@ -13,6 +13,7 @@ package relay
 import (
 	"net"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -101,6 +102,7 @@ type Link struct {
 	upstream *leg
 	farewell *farewell // the client has nothing more to say
 	ahead    []byte    // pushes that wait for the client
+	leaving  []*leg    // strays
 	parked   []byte    // pushes that wait for an upstream
 	torn     bool      // an upstream was lost inside a client message
 	end      *End
@@ -385,10 +387,28 @@ func (l *Link) Finish() End {
 // release lets go of an upstream once its stream has ended, or at the instant
 // until.
 func (l *Link) release(up *leg, until instant) {
+	l.mu.Lock()
+	l.leaving = append(l.leaving, up)
+	l.mu.Unlock()
 	l.strays.Go(func() {
 		defer l.recovered(func(any, []byte) {}) // it is closed, and that was all
 		up.linger(until)
+		l.mu.Lock()
+		l.leaving = slices.DeleteFunc(l.leaving, func(other *leg) bool { return other == up })
+		l.mu.Unlock()
 	})
+}
+
+// Cut closes all connections of a session whose end is decided, for a
+// process that can wait no longer for its peers.
+func (l *Link) Cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, leg := range append([]*leg{l.client, l.upstream}, l.leaving...) {
+		if leg != nil {
+			leg.conn.Close()
+		}
+	}
 }
 
 // closeClient tells the client, if its stream stands where it can be told;
