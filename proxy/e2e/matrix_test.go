@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ func TestMatrix(t *testing.T) {
 	for _, kind := range serverKinds() {
 		t.Run(kind.name, func(t *testing.T) {
 			s := kind.start(t)
+			var mu sync.Mutex
 			baseline := make(map[string]rows)
 			for _, w := range ways() {
 				t.Run(string(w), func(t *testing.T) {
@@ -34,12 +36,18 @@ func TestMatrix(t *testing.T) {
 							continue
 						}
 						t.Run(client.name, func(t *testing.T) {
-							got := playRows(t, client, s, front)
+							t.Parallel()
+							got := playRows(t, client, s, front, cases)
+							mu.Lock()
+							base := baseline[client.name]
+							mu.Unlock()
 							if w == direct {
+								steady(t, client, s, got)
+								mu.Lock()
 								baseline[client.name] = got
-								checkBaseline(t, got)
+								mu.Unlock()
 							} else {
-								compare(t, w, client.name, baseline[client.name], got)
+								compare(t, w, client, s, base, got)
 							}
 							summary.add(client.name, kind.name, w, got, t.Failed())
 						})
@@ -59,7 +67,7 @@ var misfits = map[string]bool{"go-gorilla py-aiohttp": true}
 
 var keys atomic.Int64
 
-func playRows(t *testing.T, client clientKind, s *server, front string) rows {
+func playRows(t *testing.T, client clientKind, s *server, front string, cases []play.Case) rows {
 	t.Helper()
 	key := make(map[string]string)
 	var mine []play.Case
@@ -123,19 +131,33 @@ func reportsUntilClose(reports *play.Reports, key string) []string {
 	}
 }
 
-// checkBaseline fails where a pair does not work even directly: what it can't
-// do belongs in its list of lacks.
-func checkBaseline(t *testing.T, got rows) {
+// again is how often a pair may change its mind: some libraries race with
+// themselves at a connection's end, and then have more than one direct row.
+const again = 5
+
+// steady plays what a pair did not manage directly again, and fails where it
+// does not work at all: what it can't do belongs in its list of lacks.
+func steady(t *testing.T, client clientKind, s *server, got rows) {
 	t.Helper()
 	for _, c := range cases {
-		row := strings.Join(got[c.Name], "\n\t")
-		if strings.Contains(row, "error ") || strings.Contains(row, "never saw") {
-			t.Errorf("%s does not work directly:\n\t%s", c.Name, row)
+		for n := 0; bad(got[c.Name]); n++ {
+			if n == again {
+				t.Errorf("%s does not work directly:\n\t%s", c.Name, strings.Join(got[c.Name], "\n\t"))
+				break
+			}
+			got[c.Name] = playRows(t, client, s, s.address, []play.Case{c})[c.Name]
 		}
 	}
 }
 
-func compare(t *testing.T, w way, client string, direct, got rows) {
+func bad(row []string) bool {
+	return slices.ContainsFunc(row, func(line string) bool {
+		return strings.HasPrefix(line, "error ") || strings.Contains(line, "never saw")
+	})
+}
+
+// compare fails where a row through w is none that the pair has directly.
+func compare(t *testing.T, w way, client clientKind, s *server, direct, got rows) {
 	t.Helper()
 	for _, c := range cases {
 		row, ok := got[c.Name]
@@ -144,9 +166,13 @@ func compare(t *testing.T, w way, client string, direct, got rows) {
 			t.Errorf("%s: played directly: %v, through %s: %v", c.Name, played, w, ok)
 			continue
 		}
+		row = w.normal(client.name, c, row)
 		want := w.expect(c, base)
-		if got := w.normal(client, c, row); !slices.Equal(got, want) {
-			t.Errorf("%s: through %s the row is\n\t%s\nand should be\n\t%s", c.Name, w, strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+		for n := 0; n < again && !slices.Equal(row, want); n++ {
+			want = w.expect(c, playRows(t, client, s, s.address, []play.Case{c})[c.Name])
+		}
+		if !slices.Equal(row, want) {
+			t.Errorf("%s: through %s the row is\n\t%s\nand should be\n\t%s", c.Name, w, strings.Join(row, "\n\t"), strings.Join(want, "\n\t"))
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 type stent struct {
 	address string // of its listener
 	admin   string // of its admin listener
+	config  string
 	child   *child
 	log     *tail
 }
@@ -82,36 +84,47 @@ func startStent(t testing.TB, config string) *stent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stent{address: freeAddress(t), admin: freeAddress(t), log: new(tail)}
-	config = fmt.Sprintf("listeners: [{address: %q}]\nadmin: {address: %q}\n%s", s.address, s.admin, config)
-	file := filepath.Join(t.TempDir(), "stent.yaml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
+	var s *stent
+	// Another process may take a free port before stent does.
+	for range 5 {
+		s = &stent{address: freeAddress(t), admin: freeAddress(t), log: new(tail)}
+		s.config = fmt.Sprintf("listeners: [{address: %q}]\nadmin: {address: %q}\n%s", s.address, s.admin, config)
+		file := filepath.Join(t.TempDir(), "stent.yaml")
+		if err := os.WriteFile(file, []byte(s.config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(binary, "serve", "-c", file)
+		cmd.Stderr = s.log
+		s.child = start(t, cmd, func(line []byte) { fmt.Fprintf(s.log, "%s\n", line) })
+		if err = s.ready(); err == nil || !strings.Contains(s.log.String(), "address already in use") {
+			break
+		}
 	}
-	cmd := exec.Command(binary, "serve", "-c", file)
-	cmd.Stderr = s.log
-	s.child = start(t, cmd, func(line []byte) { fmt.Fprintf(s.log, "%s\n", line) })
-	t.Cleanup(func() {
-		if err := s.child.end(15 * time.Second); err != nil {
-			t.Errorf("end stent: %v", err)
-		}
-		log := s.log.String()
-		for _, bad := range []string{"panic", "DATA RACE", "goroutine "} {
-			if strings.Contains(log, bad) {
-				t.Errorf("stent's log has %q", bad)
-			}
-		}
-		if t.Failed() {
-			t.Logf("stent ran with\n%.1000s\nand said\n%s", config, log[max(0, len(log)-4000):])
-		}
-	})
-	s.wait(t)
+	t.Cleanup(func() { s.stop(t) })
+	if err != nil {
+		t.Fatalf("stent is not ready: %v\n%s", err, s.log)
+	}
 	return s
 }
 
-// wait returns when stent says that it is ready.
-func (s *stent) wait(t testing.TB) {
-	t.Helper()
+// stop ends stent and fails where its end or its log is not clean.
+func (s *stent) stop(t testing.TB) {
+	if err := s.child.end(15 * time.Second); err != nil {
+		t.Errorf("end stent: %v", err)
+	}
+	log := s.log.String()
+	for _, bad := range []string{"panic", "DATA RACE", "goroutine "} {
+		if strings.Contains(log, bad) {
+			t.Errorf("stent's log has %q", bad)
+		}
+	}
+	if t.Failed() {
+		t.Logf("stent ran with\n%.1000s\nand said\n%s", s.config, log[max(0, len(log)-4000):])
+	}
+}
+
+// ready returns when stent says that it is ready.
+func (s *stent) ready() error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	deadline := time.After(15 * time.Second)
@@ -120,15 +133,16 @@ func (s *stent) wait(t testing.TB) {
 		if err == nil {
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
-				return
+				return nil
 			}
+			err = errors.New(resp.Status)
 		}
 		select {
 		case <-tick.C:
 		case <-s.child.done:
-			t.Fatalf("stent ended before it was ready:\n%s", s.log)
+			return errors.New("it ended at once")
 		case <-deadline:
-			t.Fatalf("stent is not ready: %v\n%s", err, s.log)
+			return err
 		}
 	}
 }
