@@ -6,8 +6,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -543,5 +545,95 @@ func BenchmarkRelayEcho(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// greeter is a Replayer whose upstreams say "ack" to its "hello".
+type greeter struct {
+	handed []string // by the client's reader
+	ready  atomic.Bool
+}
+
+func (g *greeter) HandedOver(_ frame.Opcode, data []byte) { g.handed = append(g.handed, string(data)) }
+
+func (g *greeter) Greet() []Recorded {
+	g.ready.Store(false)
+	return []Recorded{{frame.Text, []byte("hello")}}
+}
+
+func (g *greeter) Ready() bool { return g.ready.Load() }
+
+func (g *greeter) Replay() []Recorded { return []Recorded{{frame.Text, []byte("subscribe")}} }
+
+// What a Replayer repeats goes out when its greeting is answered, whether or
+// not the client says something; what the client says goes behind it.
+func TestReplayerIsAnsweredFirst(t *testing.T) {
+	for _, talks := range []bool{false, true} {
+		t.Run(fmt.Sprint("client talks ", talks), func(t *testing.T) {
+			g := new(greeter)
+			answer := inspector(func(from Side, _ frame.Opcode, data []byte) Result {
+				if from == Upstream && string(data) == "ack" {
+					g.ready.Store(true)
+					return Result{Verdict: Drop}
+				}
+				return Result{}
+			})
+			r := newRig(t, Session{Policy: newPolicy(func(p *Policy) { holding(p); assembling(p) }), Inspector: answer, Replayer: g}, tcpPair, nil)
+			c, a := r.client, r.attach()
+			c.say(c.text("first"))
+			a.expect(text("first"))
+			a.Close()
+			r.loss()
+			b := r.attach()
+			b.expect(text("hello"))
+			if talks {
+				c.say(c.text("more"))
+				waitFor(t, func() bool { return r.link.Held() > 0 })
+			}
+			b.say(b.text("not yet"), b.text("ack"))
+			b.expect(text("subscribe"))
+			if !talks {
+				c.say(c.text("more"))
+			}
+			b.expect(text("more"))
+			c.expect(text("not yet"))
+			c.say(c.closing(1000, ""))
+			b.Close()
+			r.over(ClientClosed)
+			if want := []string{"first", "more"}; !slices.Equal(g.handed, want) {
+				t.Errorf("handed over %q, want %q", g.handed, want)
+			}
+		})
+	}
+}
+
+// A client that closes in the moment in which its upstream is lost is
+// answered, and not held.
+func TestCloseCrossesLoss(t *testing.T) {
+	for name, change := range map[string]func(*Policy){"continuity": holding, "none": nil} {
+		t.Run(name, func(t *testing.T) {
+			link := New(Session{Policy: newPolicy(change)})
+			cOwn, cFar := tcpPair(t)
+			uOwn, u := tcpPair(t)
+			c := newPeer(t, cFar, Client)
+			link.Attach(uOwn, nil, false, false)
+			link.Start(cOwn, nil)
+			c.say(c.closing(4000, "bye"))
+			waitFor(t, func() bool {
+				link.mu.Lock()
+				defer link.mu.Unlock()
+				return link.farewell != nil
+			})
+			// Run had read the upstream's end before.
+			if loss := link.lose(link.running(), &Loss{Cause: LossBroken}); loss != nil {
+				t.Errorf("got %v, want the session's end", loss)
+			}
+			if end := link.Ended(); end == nil || end.Cause != ClientClosed {
+				t.Fatalf("ended with %+v", end)
+			}
+			u.Close()
+			link.Finish()
+			c.expect(closed(4000, "bye"))
+		})
 	}
 }

@@ -71,6 +71,13 @@ func (l *Link) running() *leg {
 	return l.upstream
 }
 
+// isFed reports whether an upstream has what the ones before it had.
+func (l *Link) isFed(up *leg) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return up.fed
+}
+
 // Wait is Run for a session without an upstream.
 func (l *Link) Wait() { <-l.done }
 
@@ -156,7 +163,7 @@ func (l *Link) fromUpstream(up *leg, b []byte) (rest []byte, loss *Loss, over bo
 			if err := l.message(Upstream, st.message); err != nil {
 				return nil, nil, true
 			}
-			if l.Replayer != nil && l.held.Load() > 0 {
+			if l.Replayer != nil && !l.isFed(up) {
 				l.client.wake() // it may have answered the greeting
 			}
 		}
@@ -338,18 +345,24 @@ func (l *Link) lose(up *leg, loss *Loss) *Loss {
 		l.End(End{Cause: UpstreamTorn, Err: loss})
 		return nil
 	}
-	if l.Policy.Continuity == nil {
-		return loss
-	}
-	torn := up.begun()
+	torn := l.Policy.Continuity != nil && up.begun()
 	l.mu.Lock()
-	if torn || l.torn || l.end != nil {
-		l.mu.Unlock()
+	fare := l.farewell
+	torn = torn || l.torn || l.end != nil
+	if fare == nil && !torn && l.Policy.Continuity != nil {
+		l.upstream = nil
+	}
+	l.mu.Unlock()
+	switch {
+	case fare != nil: // the client has said its last word meanwhile
+		l.End(fare.end)
+		return nil
+	case torn:
 		l.End(End{Cause: ClientTorn, Err: loss})
 		return nil
+	case l.Policy.Continuity == nil:
+		return loss
 	}
-	l.upstream = nil
-	l.mu.Unlock()
 	up.mu.Lock()
 	owed, ok := up.pings.forget()
 	owed = append([]byte(nil), owed...)
