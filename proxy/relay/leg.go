@@ -26,6 +26,10 @@ var (
 // bytes.
 const maxPushes = 1 << 20
 
+// maxControls is where no more control frames of our own are queued, in
+// bytes.
+const maxControls = 4 * (frame.MaxControl + frame.MaxHeader)
+
 // leg is one connection of a session. One goroutine reads it; any may
 // write, one at a time.
 type leg struct {
@@ -34,6 +38,7 @@ type leg struct {
 	raw     syscall.RawConn // nil: conn has no descriptor of its own
 	masked  bool            // what is written is masked: the leg is an upstream
 	stall   time.Duration   // how long a write may take nothing
+	sock    *socket         // the leg's place on a loop; nil: the pump's
 	deflate bool            // permessage-deflate is ours on this leg
 
 	// owned by the reader
@@ -132,6 +137,10 @@ func (l *leg) keepalive(k Keepalive, t instant) (next instant, silent bool) {
 
 // wake makes the reader look up: its read, or the next, returns errWake.
 func (l *leg) wake() {
+	if l.sock != nil {
+		l.sock.link.post()
+		return
+	}
 	l.woken.Store(true)
 	select {
 	case l.kick <- struct{}{}:
@@ -256,6 +265,22 @@ func (l *leg) consumed(buf *buffer, rest []byte) {
 	buf.release()
 }
 
+// lock takes the write lock. A leg on a loop has one writer and none.
+func (l *leg) lock() {
+	if l.sock == nil {
+		l.wmu.Lock()
+	}
+}
+
+func (l *leg) tryLock() bool { return l.sock != nil || l.wmu.TryLock() }
+
+// letGo is unlock for who has nothing more to write.
+func (l *leg) letGo() {
+	if l.sock == nil {
+		l.wmu.Unlock()
+	}
+}
+
 // mark says where a span of bytes has its last boundaries: the offset
 // behind the last frame's and the last message's end, or -1 for none.
 type mark struct{ frame, message int }
@@ -265,7 +290,7 @@ var noMark = mark{-1, -1}
 // write writes p, whose last boundaries m names, and whatever waits for a
 // boundary. It returns how many bytes of p the socket took.
 func (l *leg) write(p []byte, m mark) (int, error) {
-	l.wmu.Lock()
+	l.lock()
 	n, err := l.writeLocked(p, m)
 	l.settle()
 	return n, err
@@ -339,6 +364,9 @@ func (l *leg) send(p []byte, m mark) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if l.sock != nil {
+		return l.offer(p, m)
+	}
 	n := 0
 	for n < len(p) {
 		l.arm()
@@ -376,7 +404,11 @@ func (l *leg) arm() {
 // control writes one control frame of the other side at once; the stream
 // stands at a frame boundary and stays inside its message, if it is in one.
 func (l *leg) control(p []byte) error {
-	l.wmu.Lock()
+	if l.backed() {
+		l.await(p)
+		return nil
+	}
+	l.lock()
 	inside := l.atFrame && !l.atMessage
 	_, err := l.writeLocked(p, mark{len(p), len(p)})
 	if err == nil && inside && !l.closed.Load() {
@@ -401,7 +433,7 @@ func (l *leg) inject(op frame.Opcode, payload []byte) {
 	l.mu.Lock()
 	// One frame of each kind at a time is all that we ever owe, but a peer
 	// can ask for pongs faster than it takes them.
-	if len(l.controls) < 4*(frame.MaxControl+frame.MaxHeader) {
+	if len(l.controls) < maxControls {
 		l.controls = appendFrame(l.controls, op, payload, l.masked, 0)
 	}
 	l.pending.Store(true)
@@ -424,7 +456,11 @@ func (l *leg) push(frames []byte) error {
 	l.messages = append(l.messages, frames...)
 	l.pending.Store(true)
 	l.mu.Unlock()
-	l.flush()
+	if l.sock != nil {
+		l.wake() // only its loop writes
+	} else {
+		l.flush()
+	}
 	return nil
 }
 
@@ -437,6 +473,12 @@ func (l *leg) close(code int, reason string, polite bool) {
 
 // closeWith is close with a payload that is already there.
 func (l *leg) closeWith(payload []byte, polite bool) {
+	l.queueClose(payload, polite)
+	l.flush()
+}
+
+// queueClose is closeWith that leaves the writing to whoever comes next.
+func (l *leg) queueClose(payload []byte, polite bool) {
 	l.mu.Lock()
 	if len(l.closing) == 0 {
 		l.closing = appendFrame(nil, frame.Close, payload, l.masked, 0)
@@ -446,24 +488,23 @@ func (l *leg) closeWith(payload []byte, polite bool) {
 	}
 	l.pending.Store(true)
 	l.mu.Unlock()
-	l.flush()
 }
 
 // flush writes what waits, unless another goroutine holds the write lock:
 // that one will, when it lets go. Nobody who queues a frame waits for it.
 func (l *leg) flush() {
 	l.asked.Store(true)
-	for l.asked.Load() && l.wmu.TryLock() {
+	for l.asked.Load() && l.tryLock() {
 		l.asked.Store(false)
 		l.flushLocked()
-		l.wmu.Unlock()
+		l.letGo()
 	}
 }
 
 // unlock lets go of the write lock. What was asked for while it was held
 // is this goroutine's to write.
 func (l *leg) unlock() {
-	l.wmu.Unlock()
+	l.letGo()
 	if l.asked.Load() {
 		l.flush()
 	}
@@ -476,6 +517,10 @@ func (l *leg) flushLocked() error {
 		return errClosed
 	}
 	l.mu.Lock()
+	if l.backed() && !l.closesBehind() {
+		l.mu.Unlock()
+		return nil
+	}
 	var out []byte
 	last := false
 	atMessage := l.atMessage
@@ -520,7 +565,7 @@ func (l *leg) said() bool { return l.closed.Load() }
 // insideMessage reports whether the stream that was written stands inside a
 // message.
 func (l *leg) insideMessage() bool {
-	l.wmu.Lock()
+	l.lock()
 	defer l.unlock()
 	return !l.atMessage
 }
@@ -528,14 +573,14 @@ func (l *leg) insideMessage() bool {
 // begun reports whether the peer has a part of a message that is still to be
 // ended. Of a stream that a failed write has cut, its writer knows more.
 func (l *leg) begun() bool {
-	l.wmu.Lock()
+	l.lock()
 	defer l.unlock()
 	return !l.atMessage && l.broken == nil
 }
 
 // atBoundary reports whether a close frame could be written now, or was.
 func (l *leg) atBoundary() bool {
-	l.wmu.Lock()
+	l.lock()
 	defer l.unlock()
 	return l.atFrame && l.broken == nil
 }
@@ -543,7 +588,7 @@ func (l *leg) atBoundary() bool {
 // finish waits for a write that is under way, writes what can be written
 // and reports whether our close frame is out.
 func (l *leg) finish() bool {
-	l.wmu.Lock()
+	l.lock()
 	defer l.unlock()
 	l.flushLocked()
 	return l.closed.Load()
@@ -552,21 +597,30 @@ func (l *leg) finish() bool {
 // reset reports whether the peer has reset the connection, without reading
 // it. Connections without a descriptor can't tell.
 func (l *leg) reset() bool {
+	if l.sock != nil {
+		return l.sock.gone
+	}
 	return l.raw != nil && hungUp(l.raw)
 }
 
 // hurry bounds the write that is under way and all that follow, so that the
 // end of a session does not wait for a peer that takes nothing.
 func (l *leg) hurry(until instant) {
+	if l.sock != nil {
+		return // it waits for no write; its Link watches the time
+	}
 	l.bound.Store(int64(until))
 	l.conn.SetWriteDeadline(until.time())
 }
 
 // interrupt fails a write that is under way and bounds those that follow.
 func (l *leg) interrupt(until instant) {
-	if !l.wmu.TryLock() {
+	if l.sock != nil {
+		return
+	}
+	if !l.tryLock() {
 		l.hurry(now())
-		l.wmu.Lock()
+		l.lock()
 	}
 	defer l.unlock()
 	l.hurry(until)
@@ -574,6 +628,10 @@ func (l *leg) interrupt(until instant) {
 
 // closeWrite ends the stream that was written; the peer may still send.
 func (l *leg) closeWrite() {
+	if l.sock != nil {
+		l.sock.fin = true
+		return
+	}
 	if c, ok := l.conn.(interface{ CloseWrite() error }); ok {
 		c.CloseWrite()
 	}
@@ -602,6 +660,10 @@ func (l *leg) linger(until instant) {
 
 // abort resets the connection: the peer must not take what it has for whole.
 func (l *leg) abort() {
+	if l.sock != nil {
+		l.sock.abort = true
+		return
+	}
 	conn := l.conn
 	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		conn = t.NetConn()
