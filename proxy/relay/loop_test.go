@@ -69,7 +69,7 @@ func serveLink(l *Link, client net.Conn, dial func() (net.Conn, error)) End {
 			l.End(End{Cause: GaveUp, Err: err})
 			return l.Finish()
 		}
-		if !l.Attach(conn, nil, false) {
+		if !l.Attach(conn, nil, false, false) {
 			conn.Close()
 			return l.Finish()
 		}

@@ -157,6 +157,9 @@ func (st *seat) finish() End {
 
 // current returns the upstream that client data goes to, or nil.
 func (st *seat) current() *leg {
+	if st.upstream == nil && !st.left {
+		st.arrive() // it may be there without our having been called yet
+	}
 	if st.upstream == nil || st.upstream.failed {
 		return nil
 	}
@@ -453,7 +456,7 @@ func (st *seat) watch() (next instant) {
 		due := c.sock.since.add(c.stall)
 		if t >= due {
 			c.cut(os.ErrDeadlineExceeded)
-			l.End(End{Cause: ClientStalled})
+			l.clientStalls()
 		} else {
 			next = earliest(next, due)
 		}
@@ -497,6 +500,7 @@ func (st *seat) watchUpstream(up *leg, t instant) instant {
 	if l.upstreamRests(up) {
 		up.heard.Store(int64(t))
 	}
+	up.endStream()
 	next, loss, over := l.upstreamTick(up)
 	if over || loss != nil {
 		st.upstreamStops(loss)
@@ -554,11 +558,20 @@ func (st *seat) leave() {
 	told := *end
 	l.closeClient(&told, rule, fare, 0)
 	if told.Code != end.Code {
-		l.mu.Lock()
-		l.end = &told
-		l.mu.Unlock()
+		st.untold()
 	}
+	l.client.fresh = l.client.carry.len() > 0 // its close frame may be there already
 	st.depart(l.client, closeBy, l.lingers(&told, fare))
+}
+
+// untold notes that the client has not got its close frame.
+func (st *seat) untold() {
+	l := st.link
+	l.mu.Lock()
+	end := *l.end
+	end.Code, end.Reason = 0, ""
+	l.end = &end
+	l.mu.Unlock()
 }
 
 // lingers reports whether the client is read to its own close frame, so
@@ -600,13 +613,16 @@ func (st *seat) leaves(g *leg) instant {
 		g.drain()
 		g.flush()
 	}
-	if s.fin && !s.finned && s.backlog.n == 0 && !s.abort {
-		s.finned = true
-		shutdown(s.fd)
-	}
+	g.endStream()
 	late := st.loop.now >= s.until
 	if s.backlog.n > 0 && !s.abort && !late {
 		return s.until
+	}
+	if late && s.backlog.n > 0 && !s.abort {
+		s.abort = true // the peer must not take what it has for whole
+		if g == st.link.client {
+			st.untold()
+		}
 	}
 	if s.abort || late || !s.linger || st.readOut(g) {
 		st.loop.drop(g)

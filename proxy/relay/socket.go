@@ -124,6 +124,14 @@ func (l *leg) cut(err error) {
 	l.sock.off = 0
 }
 
+// endStream does what closeWrite has asked for, once the backlog is out.
+func (l *leg) endStream() {
+	if s := l.sock; s.fin && !s.finned && s.backlog.n == 0 && !s.abort {
+		s.finned = true
+		shutdown(s.fd)
+	}
+}
+
 // await queues a control frame of the other side for the next boundary.
 func (l *leg) await(p []byte) {
 	l.mu.Lock()

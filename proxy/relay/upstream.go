@@ -205,17 +205,22 @@ func (l *Link) toClient(up *leg, p []byte, m mark) bool {
 	case errors.Is(err, errClosed):
 		return false // our close frame is out; the end is decided
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		end := End{Cause: ClientStalled}
-		l.mu.Lock()
-		if l.farewell != nil {
-			end = l.farewell.end
-		}
-		l.mu.Unlock()
-		l.End(end)
+		l.clientStalls()
 		return false
 	}
 	l.clientUnwritable(up, err)
 	return false
+}
+
+// clientStalls ends the session of a client that takes no data.
+func (l *Link) clientStalls() {
+	end := End{Cause: ClientStalled}
+	l.mu.Lock()
+	if l.farewell != nil {
+		end = l.farewell.end
+	}
+	l.mu.Unlock()
+	l.End(end)
 }
 
 // clientUnwritable waits for the client's reader, which may still find a
