@@ -445,6 +445,9 @@ func (st *seat) watch() (next instant) {
 	if !st.silent {
 		next = st.watchClient(t)
 	}
+	if c.backed() && st.farewellOver(t) {
+		c.cut(os.ErrDeadlineExceeded) // it had its time
+	}
 	up := st.upstream
 	if up != nil && !up.sock.over {
 		if up.pending.Load() && !up.failed {
@@ -465,6 +468,14 @@ func (st *seat) watch() (next instant) {
 		next = earliest(next, st.hear(t))
 	}
 	return next
+}
+
+// farewellOver reports whether the time for the upstream's last words is up.
+func (st *seat) farewellOver(t instant) bool {
+	l := st.link
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.farewell != nil && l.farewell.until != 0 && t >= l.farewell.until
 }
 
 func (st *seat) watchClient(t instant) instant {
