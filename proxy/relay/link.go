@@ -446,13 +446,13 @@ func (l *Link) release(up *leg, until instant) {
 // Cut closes all connections of a session whose end is decided, for a
 // process that can wait no longer for its peers.
 func (l *Link) Cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.seat != nil {
 		l.seat.cut.Store(true)
 		l.post()
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	for _, leg := range append([]*leg{l.client, l.upstream}, l.leaving...) {
 		if leg != nil {
 			leg.conn.Close()

@@ -390,6 +390,9 @@ func (st *seat) turn() {
 	if st.left {
 		next = st.leaving()
 	} else {
+		if st.cut.Load() {
+			st.stop()
+		}
 		st.conclude()
 		next = st.watch()
 	}
@@ -468,6 +471,14 @@ func (st *seat) watch() (next instant) {
 		next = earliest(next, st.hear(t))
 	}
 	return next
+}
+
+// stop ends all reading: nobody is waited for any more.
+func (st *seat) stop() {
+	st.clientStops(errOver)
+	if st.upstream != nil {
+		st.upstreamStops(nil)
+	}
 }
 
 // farewellOver reports whether the time for the upstream's last words is up.
@@ -625,7 +636,7 @@ func (st *seat) leaves(g *leg) instant {
 		g.flush()
 	}
 	g.endStream()
-	late := st.loop.now >= s.until
+	late := st.loop.now >= s.until || st.cut.Load()
 	if s.backlog.n > 0 && !s.abort && !late {
 		return s.until
 	}
