@@ -52,7 +52,6 @@ func then(all ...func(*wire.Conn)) func(*wire.Conn) {
 	}
 }
 
-func fin(c *wire.Conn)   { _ = c.CloseWrite() }
 func leave(c *wire.Conn) { _ = c.Close() }
 func reset(c *wire.Conn) { _ = c.Abort() }
 func mute(c *wire.Conn)  { c.Mute = true }
@@ -68,6 +67,23 @@ func awaits(op byte) func(*wire.Conn) {
 				c.Seen = append(c.Seen, f.String())
 				return
 			}
+		}
+	}
+}
+
+// answersPings reads until it has answered three pings.
+func answersPings(c *wire.Conn) {
+	was := c.Mute
+	c.Mute = true
+	defer func() { c.Mute = was }()
+	for n := 0; n < 3; {
+		f, err := c.Next()
+		if err != nil {
+			return
+		}
+		if f.Op == wire.Ping {
+			_ = c.Send(wire.Frame{Op: wire.Pong, Payload: f.Payload})
+			n++
 		}
 	}
 }
@@ -197,6 +213,12 @@ func closings() []closing {
 			name: "upstream silent past keepalive", keys: "keepalive: {interval: 200ms, timeout: 200ms}",
 			upstream: mute, client: quiet,
 			toClient: []string{"close 1012", "end"}, toServer: []string{"ping", "close 1001", "end"},
+		},
+		{
+			name: "both answer keepalive", keys: "keepalive: {interval: 100ms, timeout: 2s}",
+			upstream: then(answersPings, says(frame(wire.Pong, "unasked"), bye1(4000, "why"))), client: quiet,
+			toClient:         []string{`pong "unasked"`, "close 4000", "end"},
+			messagesToClient: []string{"close 4000", "end"},
 		},
 		{
 			name: "client message too big", keys: "limits: {message_size: 100}",

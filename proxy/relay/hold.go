@@ -180,7 +180,7 @@ func (l *Link) feed(up *leg) bool {
 	if l.fed != nil && !l.repeat(up) {
 		return false
 	}
-	if l.Policy.Assemble && !up.deflate && l.Deflate && l.hold.len() > 0 {
+	if l.Policy.Assemble && !up.deflate && l.hold.len() > 0 {
 		plain := inflateAll(l.hold.bytes(), l.Policy.MessageSize)
 		l.hold.reset()
 		l.hold.append(plain)
@@ -233,7 +233,7 @@ func (l *Link) repeat(up *leg) bool {
 			return false
 		}
 		again = encodeAll(l.Replayer.Replay(), up)
-	case l.Deflate && !up.deflate:
+	case l.Policy.Assemble && !up.deflate:
 		again = inflateAll(l.replay.frames, l.Policy.MessageSize)
 	default:
 		again = l.replay.frames

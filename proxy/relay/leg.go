@@ -130,7 +130,8 @@ func (l *leg) keepalive(k Keepalive, t instant) (next instant, silent bool) {
 		l.inject(frame.Ping, payload)
 	}
 	if over := asked.add(k.Timeout); t < over {
-		return over, false
+		// An answer may make the next ping due before that.
+		return min(over, t.add(k.Interval)), false
 	}
 	return 0, true
 }
@@ -600,7 +601,11 @@ func (l *leg) reset() bool {
 	if l.sock != nil {
 		return l.sock.gone
 	}
-	return l.raw != nil && hungUp(l.raw)
+	raw := l.raw
+	if sc, ok := l.socket().(syscall.Conn); raw == nil && ok {
+		raw, _ = sc.SyscallConn()
+	}
+	return raw != nil && hungUp(raw)
 }
 
 // hurry bounds the write that is under way and all that follow, so that the
@@ -664,12 +669,17 @@ func (l *leg) abort() {
 		l.sock.abort = true
 		return
 	}
-	conn := l.conn
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		conn = t.NetConn()
-	}
+	conn := l.socket()
 	if t, ok := conn.(interface{ SetLinger(int) error }); ok {
 		t.SetLinger(0)
 	}
 	conn.Close()
+}
+
+// socket returns the connection itself, or the one that it wraps: TLS's.
+func (l *leg) socket() net.Conn {
+	if t, ok := l.conn.(interface{ NetConn() net.Conn }); ok {
+		return t.NetConn()
+	}
+	return l.conn
 }
