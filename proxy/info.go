@@ -7,9 +7,6 @@ import (
 	"github.com/stentproxy/stent/proxy/relay"
 )
 
-// engine drives every session's frames; the loop will be another.
-const engine = "pump"
-
 // SessionInfo is a session as the admin API shows it.
 type SessionInfo struct {
 	Session      string    `json:"session"`
@@ -48,7 +45,7 @@ func (s *Session) Info() SessionInfo {
 		Target:       s.Target(),
 		State:        s.State(),
 		Mode:         s.route.mode,
-		Engine:       engine,
+		Engine:       s.link.Engine(),
 		Remote:       s.Remote(),
 		Opened:       s.Opened().UTC(),
 		Attempt:      s.Attempt(),

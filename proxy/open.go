@@ -108,7 +108,7 @@ func (p *Proxy) newSession(rt *route, r *http.Request, info *plug.Info) *Session
 	for _, h := range rt.handlers {
 		s.handlers = append(s.handlers, h.make())
 	}
-	state := relay.Session{Policy: rt.policy, Alone: rt.alone, Inspector: (*inspector)(s), Sizes: rt.count.sizes()}
+	state := relay.Session{Policy: rt.policy, Alone: rt.alone, Inspector: (*inspector)(s), Sizes: rt.count.sizes(), Loops: p.loops, Inline: s.inline()}
 	if s.graphql = newGraphQL(s); s.graphql != nil {
 		state.Replayer = s.graphql
 	}

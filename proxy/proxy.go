@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/stentproxy/stent/config"
 	"github.com/stentproxy/stent/proxy/plug"
+	"github.com/stentproxy/stent/proxy/relay"
 	"github.com/stentproxy/stent/proxy/upstream"
 	"github.com/stentproxy/stent/supervisor"
 )
@@ -40,6 +43,7 @@ type Proxy struct {
 	registry  *registry
 	admission *admission
 	metrics   *metrics
+	loops     *relay.Loops // nil where the pump drives everything
 	plugs     plug.Env
 	abort     chan struct{}
 	aborting  sync.Once
@@ -90,7 +94,14 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		return nil, cfg.Locate(err)
 	}
 	p.tree = supervisor.New(supervisor.Options{Log: o.Log, Partitions: cfg.Supervisor.Partitions, StopTimeout: stopTimeout})
-	for _, service := range []suture.Service{p.pools, &mover{p}, &collector{p}} {
+	if os.Getenv(engineEnv) != "pump" {
+		p.loops = relay.NewLoops(runtime.GOMAXPROCS(0))
+	}
+	services := []suture.Service{p.pools, &mover{p}, &collector{p}}
+	for _, loop := range p.loops.Services() {
+		services = append(services, loop)
+	}
+	for _, service := range services {
 		if _, err := p.tree.AddControl(service); err != nil {
 			return nil, err
 		}
@@ -98,6 +109,10 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	p.install(snapshot)
 	return p, nil
 }
+
+// engineEnv is the environment variable that may say "pump", so that no
+// session is driven by a loop.
+const engineEnv = "STENT_ENGINE"
 
 // stopTimeout is how long the tree's branches have to stop: sessions end
 // within their timeouts.close before that.

@@ -220,6 +220,16 @@ func (s *Session) inspect(from Side, t Type, data []byte) Result {
 	return passed
 }
 
+// inline reports whether no handler of the session blocks.
+func (s *Session) inline() bool {
+	for _, h := range s.handlers {
+		if i, ok := h.(Inliner); !ok || !i.Inline() {
+			return false
+		}
+	}
+	return true
+}
+
 // inspector lets a Link call a session's handlers.
 type inspector Session
 

@@ -112,17 +112,29 @@ func appendFrame(dst []byte, op frame.Opcode, payload []byte, masked bool, rsv u
 	return frame.AppendFrame(dst, h, payload)
 }
 
+// content is what the headers of a whole message say of its payload.
+type content struct {
+	kind     frame.Opcode
+	deflated bool
+	limit    int64 // of what it inflates to
+}
+
+// content returns that of the message that just became whole.
+func (f *flow) content() content {
+	return content{f.scan.Type(), f.scan.Deflated(), f.scan.Limit}
+}
+
 // decode returns the payload of one whole message, checked.
-func (f *flow) decode(frames []byte, scratch, inflated *gathered) ([]byte, error) {
+func (c content) decode(frames []byte, scratch, inflated *gathered) ([]byte, error) {
 	data := unmask(frames, scratch)
-	if f.scan.Deflated() {
+	if c.deflated {
 		inflated.reset()
-		if err := inflate(inflated, data, f.scan.Limit); err != nil {
+		if err := inflate(inflated, data, c.limit); err != nil {
 			return nil, err
 		}
 		data = inflated.bytes()
 	}
-	if f.scan.Type() == frame.Text && !utf8.Valid(data) {
+	if c.kind == frame.Text && !utf8.Valid(data) {
 		return nil, frame.ErrUTF8
 	}
 	return data, nil

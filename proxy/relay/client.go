@@ -57,6 +57,11 @@ func (l *Link) readClientUntil(until instant) error {
 		}
 		rest, err := l.fromClient(buf.b[:n])
 		l.client.consumed(buf, rest)
+		if err == errRest {
+			l.client.fresh = len(rest) > 0
+			err = l.pause(l.wait)
+			l.client.heard.Store(int64(now()))
+		}
 		if err != nil {
 			return err
 		}
@@ -100,6 +105,9 @@ func (l *Link) clientTick() (instant, error) {
 	return next, nil
 }
 
+// errRest stops a reader for a while: what it has is looked at again later.
+var errRest = errors.New("resting")
+
 // fromClient handles one chunk and returns its unconsumed rest.
 func (l *Link) fromClient(b []byte) ([]byte, error) {
 	t := instant(l.client.heard.Load())
@@ -127,15 +135,16 @@ func (l *Link) fromClient(b []byte) ([]byte, error) {
 			return nil, errOver
 		}
 		if st.wait > 0 {
-			if err := l.pause(st.wait); err != nil {
-				return b[st.n:], err
-			}
-			t = now()
+			l.wait = st.wait
+			return b[st.n:], errRest
 		}
 		if st.n == 0 {
 			return b, nil
 		}
 		b = b[st.n:]
+		if l.seat != nil && l.clientRests() {
+			return b, errRest
+		}
 	}
 	return nil, nil
 }

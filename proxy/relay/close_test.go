@@ -402,7 +402,7 @@ func TestCloseTable(t *testing.T) {
 			if !strings.ContainsRune(tt.modes, mode) {
 				continue
 			}
-			t.Run(tt.name+"/"+string(mode), func(t *testing.T) {
+			onEachEngine(t, tt.name+"/"+string(mode), func(t *testing.T, s Session) {
 				t.Parallel()
 				policy := newPolicy(change)
 				for _, f := range tt.policy {
@@ -410,7 +410,8 @@ func TestCloseTable(t *testing.T) {
 						f(policy)
 					}
 				}
-				r := newRig(t, Session{Policy: policy, Inspector: speaking}, tcpPair, nil)
+				s.Policy, s.Inspector = policy, speaking
+				r := newRig(t, s, tcpPair, nil)
 				u := r.attach()
 				tt.run(t, r, r.client, u)
 				u.Close()

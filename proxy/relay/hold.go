@@ -10,6 +10,9 @@ import (
 
 // current returns the upstream that client data goes to, or nil.
 func (l *Link) current() *leg {
+	if l.seat != nil {
+		return l.seat.current()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.upstream == nil || l.upstream.failed {
@@ -40,6 +43,10 @@ func (l *Link) toUpstream(p []byte, m mark, piece bool) error {
 			return l.keep(p, m)
 		}
 		n, err := up.write(p, m)
+		if err == nil && n < len(p) {
+			l.lift(up, p, m, n, piece)
+			return nil
+		}
 		if err == nil {
 			l.began(up, m.message != len(p))
 			l.handedOver(p)
@@ -110,6 +117,11 @@ func (l *Link) keep(p []byte, m mark) error {
 		l.End(End{Cause: GaveUp, Err: errHoldFull})
 		return errOver
 	}
+	l.holdMore(p, m)
+	return nil
+}
+
+func (l *Link) holdMore(p []byte, m mark) {
 	at := l.hold.len()
 	l.hold.append(p)
 	l.holdEnd = noMark
@@ -120,7 +132,6 @@ func (l *Link) keep(p []byte, m mark) error {
 		l.holdEnd.message = at + m.message
 	}
 	l.held.Store(int64(l.hold.len()))
-	return nil
 }
 
 var errHoldFull = errors.New("continuity buffer is full")
@@ -177,6 +188,12 @@ func (l *Link) feed(up *leg) bool {
 	}
 	held := l.hold.bytes()
 	n, err := up.write(held, l.holdEnd)
+	if err == nil && n < len(held) {
+		l.fed = up
+		l.lift(up, nil, l.holdEnd, n, false)
+		l.unpark(up)
+		return true
+	}
 	if err == nil {
 		l.fed = up
 		l.began(up, len(held) > 0 && l.holdEnd.message != len(held))

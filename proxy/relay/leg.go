@@ -26,6 +26,10 @@ var (
 // bytes.
 const maxPushes = 1 << 20
 
+// maxControls is where no more control frames of our own are queued, in
+// bytes.
+const maxControls = 4 * (frame.MaxControl + frame.MaxHeader)
+
 // leg is one connection of a session. One goroutine reads it; any may
 // write, one at a time.
 type leg struct {
@@ -34,6 +38,7 @@ type leg struct {
 	raw     syscall.RawConn // nil: conn has no descriptor of its own
 	masked  bool            // what is written is masked: the leg is an upstream
 	stall   time.Duration   // how long a write may take nothing
+	sock    *socket         // the leg's place on a loop; nil: the pump's
 	deflate bool            // permessage-deflate is ours on this leg
 
 	// owned by the reader
@@ -133,6 +138,10 @@ func (l *leg) keepalive(k Keepalive, t instant) (next instant, silent bool) {
 
 // wake makes the reader look up: its read, or the next, returns errWake.
 func (l *leg) wake() {
+	if l.sock != nil {
+		l.sock.link.post()
+		return
+	}
 	l.woken.Store(true)
 	select {
 	case l.kick <- struct{}{}:
@@ -257,6 +266,22 @@ func (l *leg) consumed(buf *buffer, rest []byte) {
 	buf.release()
 }
 
+// lock takes the write lock. A leg on a loop has one writer and none.
+func (l *leg) lock() {
+	if l.sock == nil {
+		l.wmu.Lock()
+	}
+}
+
+func (l *leg) tryLock() bool { return l.sock != nil || l.wmu.TryLock() }
+
+// letGo is unlock for who has nothing more to write.
+func (l *leg) letGo() {
+	if l.sock == nil {
+		l.wmu.Unlock()
+	}
+}
+
 // mark says where a span of bytes has its last boundaries: the offset
 // behind the last frame's and the last message's end, or -1 for none.
 type mark struct{ frame, message int }
@@ -266,7 +291,7 @@ var noMark = mark{-1, -1}
 // write writes p, whose last boundaries m names, and whatever waits for a
 // boundary. It returns how many bytes of p the socket took.
 func (l *leg) write(p []byte, m mark) (int, error) {
-	l.wmu.Lock()
+	l.lock()
 	n, err := l.writeLocked(p, m)
 	l.settle()
 	return n, err
@@ -340,6 +365,9 @@ func (l *leg) send(p []byte, m mark) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if l.sock != nil {
+		return l.offer(p, m)
+	}
 	n := 0
 	for n < len(p) {
 		l.arm()
@@ -377,7 +405,11 @@ func (l *leg) arm() {
 // control writes one control frame of the other side at once; the stream
 // stands at a frame boundary and stays inside its message, if it is in one.
 func (l *leg) control(p []byte) error {
-	l.wmu.Lock()
+	if l.backed() {
+		l.await(p)
+		return nil
+	}
+	l.lock()
 	inside := l.atFrame && !l.atMessage
 	_, err := l.writeLocked(p, mark{len(p), len(p)})
 	if err == nil && inside && !l.closed.Load() {
@@ -402,7 +434,7 @@ func (l *leg) inject(op frame.Opcode, payload []byte) {
 	l.mu.Lock()
 	// One frame of each kind at a time is all that we ever owe, but a peer
 	// can ask for pongs faster than it takes them.
-	if len(l.controls) < 4*(frame.MaxControl+frame.MaxHeader) {
+	if len(l.controls) < maxControls {
 		l.controls = appendFrame(l.controls, op, payload, l.masked, 0)
 	}
 	l.pending.Store(true)
@@ -425,7 +457,11 @@ func (l *leg) push(frames []byte) error {
 	l.messages = append(l.messages, frames...)
 	l.pending.Store(true)
 	l.mu.Unlock()
-	l.flush()
+	if l.sock != nil {
+		l.wake() // only its loop writes
+	} else {
+		l.flush()
+	}
 	return nil
 }
 
@@ -438,6 +474,12 @@ func (l *leg) close(code int, reason string, polite bool) {
 
 // closeWith is close with a payload that is already there.
 func (l *leg) closeWith(payload []byte, polite bool) {
+	l.queueClose(payload, polite)
+	l.flush()
+}
+
+// queueClose is closeWith that leaves the writing to whoever comes next.
+func (l *leg) queueClose(payload []byte, polite bool) {
 	l.mu.Lock()
 	if len(l.closing) == 0 {
 		l.closing = appendFrame(nil, frame.Close, payload, l.masked, 0)
@@ -447,24 +489,23 @@ func (l *leg) closeWith(payload []byte, polite bool) {
 	}
 	l.pending.Store(true)
 	l.mu.Unlock()
-	l.flush()
 }
 
 // flush writes what waits, unless another goroutine holds the write lock:
 // that one will, when it lets go. Nobody who queues a frame waits for it.
 func (l *leg) flush() {
 	l.asked.Store(true)
-	for l.asked.Load() && l.wmu.TryLock() {
+	for l.asked.Load() && l.tryLock() {
 		l.asked.Store(false)
 		l.flushLocked()
-		l.wmu.Unlock()
+		l.letGo()
 	}
 }
 
 // unlock lets go of the write lock. What was asked for while it was held
 // is this goroutine's to write.
 func (l *leg) unlock() {
-	l.wmu.Unlock()
+	l.letGo()
 	if l.asked.Load() {
 		l.flush()
 	}
@@ -477,6 +518,10 @@ func (l *leg) flushLocked() error {
 		return errClosed
 	}
 	l.mu.Lock()
+	if l.backed() && !l.closesBehind() {
+		l.mu.Unlock()
+		return nil
+	}
 	var out []byte
 	last := false
 	atMessage := l.atMessage
@@ -521,7 +566,7 @@ func (l *leg) said() bool { return l.closed.Load() }
 // insideMessage reports whether the stream that was written stands inside a
 // message.
 func (l *leg) insideMessage() bool {
-	l.wmu.Lock()
+	l.lock()
 	defer l.unlock()
 	return !l.atMessage
 }
@@ -529,14 +574,14 @@ func (l *leg) insideMessage() bool {
 // begun reports whether the peer has a part of a message that is still to be
 // ended. Of a stream that a failed write has cut, its writer knows more.
 func (l *leg) begun() bool {
-	l.wmu.Lock()
+	l.lock()
 	defer l.unlock()
 	return !l.atMessage && l.broken == nil
 }
 
 // atBoundary reports whether a close frame could be written now, or was.
 func (l *leg) atBoundary() bool {
-	l.wmu.Lock()
+	l.lock()
 	defer l.unlock()
 	return l.atFrame && l.broken == nil
 }
@@ -544,7 +589,7 @@ func (l *leg) atBoundary() bool {
 // finish waits for a write that is under way, writes what can be written
 // and reports whether our close frame is out.
 func (l *leg) finish() bool {
-	l.wmu.Lock()
+	l.lock()
 	defer l.unlock()
 	l.flushLocked()
 	return l.closed.Load()
@@ -553,6 +598,9 @@ func (l *leg) finish() bool {
 // reset reports whether the peer has reset the connection, without reading
 // it. Connections without a descriptor can't tell.
 func (l *leg) reset() bool {
+	if l.sock != nil {
+		return l.sock.gone
+	}
 	raw := l.raw
 	if sc, ok := l.socket().(syscall.Conn); raw == nil && ok {
 		raw, _ = sc.SyscallConn()
@@ -563,15 +611,21 @@ func (l *leg) reset() bool {
 // hurry bounds the write that is under way and all that follow, so that the
 // end of a session does not wait for a peer that takes nothing.
 func (l *leg) hurry(until instant) {
+	if l.sock != nil {
+		return // it waits for no write; its Link watches the time
+	}
 	l.bound.Store(int64(until))
 	l.conn.SetWriteDeadline(until.time())
 }
 
 // interrupt fails a write that is under way and bounds those that follow.
 func (l *leg) interrupt(until instant) {
-	if !l.wmu.TryLock() {
+	if l.sock != nil {
+		return
+	}
+	if !l.tryLock() {
 		l.hurry(now())
-		l.wmu.Lock()
+		l.lock()
 	}
 	defer l.unlock()
 	l.hurry(until)
@@ -579,6 +633,10 @@ func (l *leg) interrupt(until instant) {
 
 // closeWrite ends the stream that was written; the peer may still send.
 func (l *leg) closeWrite() {
+	if l.sock != nil {
+		l.sock.fin = true
+		return
+	}
 	if c, ok := l.conn.(interface{ CloseWrite() error }); ok {
 		c.CloseWrite()
 	}
@@ -607,6 +665,10 @@ func (l *leg) linger(until instant) {
 
 // abort resets the connection: the peer must not take what it has for whole.
 func (l *leg) abort() {
+	if l.sock != nil {
+		l.sock.abort = true
+		return
+	}
 	conn := l.socket()
 	if t, ok := conn.(interface{ SetLinger(int) error }); ok {
 		t.SetLinger(0)

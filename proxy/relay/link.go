@@ -62,6 +62,11 @@ type Session struct {
 	Deflate bool
 	// Alone says that there is no upstream: the Inspector is the application.
 	Alone bool
+	// Inline says that the Inspector never blocks, so that a loop may call it.
+	Inline bool
+	// Loops drive the session where its connections allow it; nil leaves it
+	// to the pump.
+	Loops *Loops
 	Sizes [2]*Sizes // by Side; may be nil
 }
 
@@ -84,18 +89,22 @@ type Link struct {
 
 	// owned by the client's reader
 	up      flow
-	hold    gathered   // messages that no upstream has taken yet
-	holdEnd mark       // its boundaries
-	fed     *leg       // the upstream that has what the ones before it had
-	closed  bool       // the client's close frame was read
-	greeted *leg       // the upstream whose greeting is not answered yet
-	begun   *leg       // the upstream that has a part of the current client message
-	replay  recorder   // the first messages
-	scratch [2]scratch // by Side; [Upstream] is owned by Run
+	hold    gathered      // messages that no upstream has taken yet
+	holdEnd mark          // its boundaries
+	fed     *leg          // the upstream that has what the ones before it had
+	closed  bool          // the client's close frame was read
+	greeted *leg          // the upstream whose greeting is not answered yet
+	begun   *leg          // the upstream that has a part of the current client message
+	replay  recorder      // the first messages
+	scratch [2]scratch    // by Side; [Upstream] is owned by Run
+	wait    time.Duration // of a pause that a rate asks for
 
 	// owned by Run
 	down flow
 	busy bool // data is in hand
+	runs *leg // the upstream that Run watches, on a loop
+
+	seat *seat // the Link's place on a loop; nil: the pump's
 
 	mu sync.Mutex
 	// guarded by mu
@@ -157,9 +166,12 @@ func (l *Link) Agree(rsv uint8, deflate bool) {
 // Start gives the Link its client's connection, with the bytes that were
 // read from it already, and starts reading. Finish joins the reader.
 func (l *Link) Start(conn net.Conn, early []byte) {
+	l.clientDone = make(chan struct{})
+	if l.Loops.take(l, conn, early) {
+		return
+	}
 	client := newLeg(conn, early, Client, l.Policy)
 	client.deflate = l.Deflate
-	l.clientDone = make(chan struct{})
 	l.mu.Lock() // End and Push come from anywhere, at any time
 	l.client = client
 	if l.end != nil {
@@ -179,6 +191,9 @@ func (l *Link) Start(conn net.Conn, early []byte) {
 // deflate that ours may. It returns false, and leaves conn
 // to the caller, when the session has ended meanwhile.
 func (l *Link) Attach(conn net.Conn, early []byte, inflate, deflate bool) bool {
+	if l.seat != nil {
+		return l.seat.attach(conn, early, inflate, deflate)
+	}
 	up := newLeg(conn, early, Upstream, l.Policy)
 	up.deflate = deflate
 	l.mu.Lock()
@@ -188,6 +203,15 @@ func (l *Link) Attach(conn net.Conn, early []byte, inflate, deflate bool) bool {
 	}
 	l.upstream = up
 	l.mu.Unlock()
+	l.begin(inflate)
+	if l.client != nil {
+		l.client.wake() // it may hold something, or be about to
+	}
+	return true
+}
+
+// begin readies the upstream's flow for a new stream.
+func (l *Link) begin(inflate bool) {
 	l.down.reset()
 	if l.Policy.Assemble {
 		l.down.scan.Rsv = 0
@@ -195,10 +219,17 @@ func (l *Link) Attach(conn net.Conn, early []byte, inflate, deflate bool) bool {
 			l.down.scan.Rsv = frame.Rsv1
 		}
 	}
-	if l.client != nil {
-		l.client.wake() // it may hold something, or be about to
+}
+
+// Engine names what drives the frames: "pump" or "loop". It is known from
+// Start on.
+func (l *Link) Engine() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.seat != nil {
+		return "loop"
 	}
-	return true
+	return "pump"
 }
 
 // Done is closed when the session's end is decided; Finish then carries it
@@ -263,7 +294,11 @@ func (l *Link) Move() bool {
 	}
 	up.moving = true
 	l.mu.Unlock()
-	up.close(codeGoingAway, "", true)
+	if up.sock != nil { // only its loop writes
+		up.queueClose(goingAway, true)
+	} else {
+		up.closeWith(goingAway, true)
+	}
 	up.wake()
 	return true
 }
@@ -271,6 +306,8 @@ func (l *Link) Move() bool {
 // codeGoingAway is the close code of an endpoint that leaves (RFC 6455
 // section 7.4.1).
 const codeGoingAway = 1001
+
+var goingAway = frame.AppendClose(nil, codeGoingAway, "")
 
 // Pushed is what became of a pushed message.
 type Pushed uint8
@@ -350,6 +387,9 @@ func (l *Link) recovered(onPanic func(v any, stack []byte)) {
 // the client's reader is joined, all connections are closed. It returns
 // within timeouts.close.
 func (l *Link) Finish() End {
+	if l.seat != nil {
+		return l.seat.finish()
+	}
 	l.mu.Lock()
 	end, up, closeBy, fare := *l.end, l.upstream, l.closeBy, l.farewell
 	l.mu.Unlock()
@@ -387,6 +427,10 @@ func (l *Link) Finish() End {
 // release lets go of an upstream once its stream has ended, or at the instant
 // until.
 func (l *Link) release(up *leg, until instant) {
+	if l.seat != nil {
+		l.seat.stray(up, until)
+		return
+	}
 	l.mu.Lock()
 	l.leaving = append(l.leaving, up)
 	l.mu.Unlock()
@@ -404,6 +448,11 @@ func (l *Link) release(up *leg, until instant) {
 func (l *Link) Cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.seat != nil {
+		l.seat.cut.Store(true)
+		l.post()
+		return
+	}
 	for _, leg := range append([]*leg{l.client, l.upstream}, l.leaving...) {
 		if leg != nil {
 			leg.conn.Close()

@@ -12,28 +12,58 @@ import (
 // message shows one whole message to the Inspector and carries out what it
 // says. An error ends the reading of that side.
 func (l *Link) message(from Side, frames []byte) error {
-	f, s := &l.up, &l.scratch[from]
-	if from == Upstream {
-		f = &l.down
+	if l.seat != nil && !(l.Inline && len(frames) <= maxInline) {
+		l.seat.dispatch(from, frames)
+		return errRest
 	}
-	defer s.reset()
-	data, err := f.decode(frames, &s.plain, &s.inflated)
-	if err != nil {
-		l.clientBroke(err) // too big or not UTF-8: the same for both sides
+	defer l.scratch[from].reset()
+	v := l.look(from, frames, l.flowOf(from).content(), &l.scratch[from])
+	return l.carryOut(from, frames, &v)
+}
+
+// flowOf returns the flow of what a side sends.
+func (l *Link) flowOf(from Side) *flow {
+	if from == Client {
+		return &l.up
+	}
+	return &l.down
+}
+
+// verdict is what became of looking at one message.
+type verdict struct {
+	content
+	data   []byte // the message itself
+	broken error  // it can't be read
+	failed error  // the Inspector panicked
+	res    Result
+}
+
+// look decodes a message and shows it to the Inspector.
+func (l *Link) look(from Side, frames []byte, c content, s *scratch) (v verdict) {
+	v.content = c
+	if v.data, v.broken = c.decode(frames, &s.plain, &s.inflated); v.broken == nil {
+		v.res, v.failed = l.inspect(from, c.kind, v.data)
+	}
+	return v
+}
+
+// carryOut does what a message's verdict says.
+func (l *Link) carryOut(from Side, frames []byte, v *verdict) error {
+	switch {
+	case v.broken != nil:
+		l.clientBroke(v.broken) // too big or not UTF-8: the same for both sides
+		return errOver
+	case v.failed != nil:
+		l.End(End{Cause: HandlerFailed, Err: v.failed})
 		return errOver
 	}
-	t := f.scan.Type()
-	res, err := l.inspect(from, t, data)
-	if err != nil {
-		l.End(End{Cause: HandlerFailed, Err: err})
-		return errOver
-	}
+	res := &v.res
 	switch res.Verdict {
 	case OK:
 		// Both ends compress each message by itself, so that what came
 		// compressed can go on as it came.
-		if f.scan.Deflated() && !l.deflates(from.Other()) {
-			return l.sendMessage(from, from.Other(), t, data)
+		if v.deflated && !l.deflates(from.Other()) {
+			return l.sendMessage(from, from.Other(), v.kind, v.data)
 		}
 		return l.sendFrames(from, from.Other(), frames)
 	case Forward:

@@ -67,6 +67,17 @@ type rig struct {
 	end    End
 }
 
+// onEachEngine runs a test on the pump and on a loop, on that with an
+// Inspector that may block and with one that does not.
+func onEachEngine(t *testing.T, name string, f func(t *testing.T, s Session)) {
+	t.Run(name+"/pump", func(t *testing.T) { f(t, Session{}) })
+	for _, inline := range []bool{false, true} {
+		t.Run(fmt.Sprintf("%s/loop/inline=%v", name, inline), func(t *testing.T) {
+			f(t, Session{Loops: startLoops(t, 1), Inline: inline})
+		})
+	}
+}
+
 // newRig starts a session. A client's early bytes are read by the Link
 // before those that it sends later.
 func newRig(t testing.TB, s Session, p pair, early []byte) *rig {

@@ -14,6 +14,12 @@ import (
 // in it Run may be called again and goes on with the same upstream, if its
 // stream is whole.
 func (l *Link) Run() *Loss {
+	if l.seat != nil {
+		if l.runs == nil {
+			return &Loss{Cause: LossPanic}
+		}
+		return l.runs.watch()
+	}
 	l.mu.Lock()
 	up := l.upstream
 	l.mu.Unlock()
@@ -160,7 +166,9 @@ func (l *Link) fromUpstream(up *leg, b []byte) (rest []byte, loss *Loss, over bo
 			return nil, nil, true
 		}
 		if st.message != nil {
-			if err := l.message(Upstream, st.message); err != nil {
+			if err := l.message(Upstream, st.message); err == errRest {
+				return b[st.n:], nil, false
+			} else if err != nil {
 				return nil, nil, true
 			}
 			if l.Replayer != nil && !l.isFed(up) {
@@ -181,6 +189,9 @@ func (l *Link) fromUpstream(up *leg, b []byte) (rest []byte, loss *Loss, over bo
 			return b, nil, false
 		}
 		b = b[st.n:]
+		if l.seat != nil && l.upstreamRests(up) {
+			return b, nil, false
+		}
 	}
 	return nil, nil, false
 }
@@ -194,22 +205,31 @@ func (l *Link) toClient(up *leg, p []byte, m mark) bool {
 	case errors.Is(err, errClosed):
 		return false // our close frame is out; the end is decided
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		end := End{Cause: ClientStalled}
-		l.mu.Lock()
-		if l.farewell != nil {
-			end = l.farewell.end
-		}
-		l.mu.Unlock()
-		l.End(end)
+		l.clientStalls()
 		return false
 	}
 	l.clientUnwritable(up, err)
 	return false
 }
 
+// clientStalls ends the session of a client that takes no data.
+func (l *Link) clientStalls() {
+	end := End{Cause: ClientStalled}
+	l.mu.Lock()
+	if l.farewell != nil {
+		end = l.farewell.end
+	}
+	l.mu.Unlock()
+	l.End(end)
+}
+
 // clientUnwritable waits for the client's reader, which may still find a
 // close frame before the end of the stream.
 func (l *Link) clientUnwritable(up *leg, err error) {
+	if l.seat != nil {
+		l.seat.deafened(err)
+		return
+	}
 	timer := time.NewTimer(time.Second)
 	defer timer.Stop()
 	for {
@@ -332,6 +352,7 @@ func (l *Link) lose(up *leg, loss *Loss) *Loss {
 	}
 	until := now().add(l.Policy.Timeouts.Close)
 	up.interrupt(until)
+	l.ground(up)
 	switch loss.Cause {
 	case LossClosed:
 		up.closeWith(loss.echo, false)

@@ -1,0 +1,191 @@
+package relay
+
+import (
+	"errors"
+	"net"
+)
+
+// socket is what a leg is on a loop: a descriptor of its own, duplicated
+// from the net.Conn that it came as. Only the loop touches it. A write takes
+// what the peer takes; the rest waits in the backlog, and whoever fills it
+// is not read until it is out.
+type socket struct {
+	link  *Link
+	fd    int    // -1: closed
+	place uint32 // in the epoll set; 0: none yet
+
+	readable bool // the kernel may have bytes, or the end
+	ended    bool // RDHUP, HUP or ERR was seen: a short read says nothing any more
+	gone     bool // HUP or ERR was seen
+	carried  bool // what is being looked at lies in the carry
+
+	backlog gathered // written and not yet taken
+	off     int      // of the backlog's first byte that is not taken
+	taken   uint64   // bytes taken so far
+	since   instant  // when the backlog last shrank
+
+	// of the leg's end
+	over    bool // it is no longer read as its session's
+	loss    *Loss
+	gave    chan struct{} // closed when over, of an upstream; loss is set before
+	fin     bool          // the stream ends behind the backlog
+	finned  bool
+	abort   bool    // closing resets
+	leaving bool    // what waits is written, at whatever boundary
+	linger  bool    // it is read to the peer's end before it is closed
+	until   instant // how long it may take to leave
+}
+
+// newSocketLeg wraps a descriptor.
+func newSocketLeg(l *Link, fd int, early []byte, side Side) *leg {
+	g := &leg{masked: side == Upstream, stall: l.Policy.Timeouts.Write, atFrame: true, atMessage: true,
+		sock: &socket{link: l, fd: fd, readable: true}}
+	if side == Upstream {
+		g.sock.gave = make(chan struct{})
+	}
+	if len(early) > 0 {
+		g.carry.append(early)
+		g.fresh = true
+	}
+	g.heard.Store(int64(now()))
+	return g
+}
+
+// watch waits until the leg is over and returns its Loss, if it was lost.
+func (l *leg) watch() *Loss {
+	<-l.sock.gave
+	return l.sock.loss
+}
+
+// backed reports whether the peer has not taken all that was written.
+func (l *leg) backed() bool { return l.sock != nil && l.sock.backlog.n > 0 }
+
+// closesBehind reports whether the close frame may be written behind a
+// backlog. Nothing else is: what waits for a boundary is bounded, and of a
+// client's data it has to be known what an upstream has taken. l.mu is held.
+func (l *leg) closesBehind() bool { return len(l.closing) > 0 && l.sock.leaving }
+
+// offer is send on a loop: it always takes all of p, and returns how much of
+// it the socket took.
+func (l *leg) offer(p []byte, m mark) (n int, err error) {
+	s := l.sock
+	// A panic leaves the stream somewhere inside a frame.
+	l.atFrame, l.atMessage = false, false
+	if s.backlog.n == 0 {
+		n, err = transmit(s.fd, p)
+		if err != nil && err != errFull {
+			l.broken = err
+			return 0, err
+		}
+		s.taken += uint64(n)
+	}
+	if n < len(p) {
+		if s.backlog.n == 0 {
+			s.since = s.link.seat.loop.now
+			s.link.seat.soon = true // its stall is watched from now on
+		}
+		s.backlog.append(p[n:])
+	}
+	l.atFrame = m.frame == len(p)
+	l.atMessage = m.message == len(p)
+	return n, nil
+}
+
+// behind returns the place in the stream behind all that was written.
+func (s *socket) behind() uint64 { return s.taken + uint64(s.backlog.n-s.off) }
+
+// drain writes the backlog. An error means that the stream is cut.
+func (l *leg) drain() error {
+	s := l.sock
+	for s.backlog.n > 0 {
+		n, err := transmit(s.fd, s.backlog.bytes()[s.off:])
+		if err == errFull {
+			return nil
+		}
+		if err != nil {
+			l.cut(err)
+			return err
+		}
+		s.taken += uint64(n)
+		s.since = s.link.seat.loop.now
+		if s.off += n; s.off == s.backlog.n {
+			s.backlog.reset()
+			s.off = 0
+		}
+	}
+	return nil
+}
+
+// cut gives up what the peer has not taken: nothing can follow it.
+func (l *leg) cut(err error) {
+	l.broken = err
+	l.atFrame, l.atMessage = false, false
+	l.sock.backlog.reset()
+	l.sock.off = 0
+}
+
+// endStream does what closeWrite has asked for, once the backlog is out.
+func (l *leg) endStream() {
+	if s := l.sock; s.fin && !s.finned && s.backlog.n == 0 && !s.abort {
+		s.finned = true
+		shutdown(s.fd)
+	}
+}
+
+// await queues a control frame of the other side for the next boundary.
+func (l *leg) await(p []byte) {
+	l.mu.Lock()
+	if len(l.controls) < maxControls {
+		l.controls = append(l.controls, p...)
+	}
+	l.pending.Store(true)
+	l.mu.Unlock()
+}
+
+// draw returns what is there to be looked at: what was left of the last
+// chunk with what has come since. The caller gives the rest back with stow.
+// The error is errDry when nothing is there.
+func (l *leg) draw(p *Loop) ([]byte, error) {
+	s := l.sock
+	if l.fresh {
+		l.fresh, s.carried = false, true
+		return l.carry.bytes(), nil
+	}
+	at := copy(p.buf, l.carry.bytes())
+	n, err := receive(s.fd, p.buf[at:])
+	if err != nil {
+		s.readable = false
+		return nil, err
+	}
+	if n < len(p.buf)-at && !s.ended {
+		s.readable = false
+	}
+	l.heard.Store(int64(p.now))
+	return p.buf[:at+n], nil
+}
+
+// stow takes the unconsumed rest of a chunk back; resting says that it has
+// not been looked at to its end.
+func (l *leg) stow(rest []byte, resting bool) {
+	if l.sock.carried {
+		l.sock.carried = false
+		l.carry.drop(l.carry.len() - len(rest))
+	} else {
+		l.carry.reset()
+		l.carry.append(rest)
+	}
+	l.fresh = resting && len(rest) > 0
+}
+
+// bridge lets a connection that is no plain socket be an upstream on a loop:
+// two goroutines copy between it and a socket.
+func (l *Link) bridge(conn net.Conn) (int, error) {
+	fd, own, err := socketPair()
+	if err != nil {
+		return -1, err
+	}
+	l.strays.Go(func() { carryOver(own, conn, l.Policy.Timeouts.Close) })
+	return fd, nil
+}
+
+var errLost = errors.New("upstream is lost")
