@@ -67,7 +67,7 @@ func (m *mover) pass(ctx context.Context) bool {
 	}
 	for name := range m.p.Config().Upstreams {
 		if pool := m.p.pools.Get(name); pool != nil && leaving[pool] == nil {
-			if _, _, ok := pool.NextMove(); ok {
+			if _, _, ok := pool.NextMove(m.underWay(pool)...); ok {
 				movers.Go(func() { m.rebalance(ctx, pool) })
 			}
 		}
@@ -108,12 +108,13 @@ func (m *mover) leave(ctx context.Context, pool *upstream.Pool, sessions []*Sess
 }
 
 // rebalance moves single sessions until the pool's counts differ by no more
-// than rebalance.skew.
+// than rebalance.skew. An upstream may take its time to let a session go;
+// what is under way is not moved again, nor another in its place.
 func (m *mover) rebalance(ctx context.Context, pool *upstream.Pool) {
 	_, rate := pool.Rebalance()
 	pace := newPace(rate)
 	for pace.wait(ctx) {
-		from, to, ok := pool.NextMove()
+		from, to, ok := pool.NextMove(m.underWay(pool)...)
 		if !ok {
 			return
 		}
@@ -125,10 +126,26 @@ func (m *mover) rebalance(ctx context.Context, pool *upstream.Pool) {
 	}
 }
 
+// underWay returns the moves within a pool that have not arrived yet.
+func (m *mover) underWay(pool *upstream.Pool) []upstream.Move {
+	var moves []upstream.Move
+	for _, s := range m.p.registry.all() {
+		from, to := s.target.Load(), s.moveTo.Load()
+		if to == nil || from == nil || to == from || from.Pool() != pool || s.State() == Closing {
+			continue
+		}
+		if s.State() == HeldState {
+			from = nil
+		}
+		moves = append(moves, upstream.Move{From: from, To: to})
+	}
+	return moves
+}
+
 // anyOn returns a session with continuity on the target, or nil.
 func (m *mover) anyOn(t *upstream.Target) *Session {
 	return m.p.registry.find(func(s *Session) bool {
-		return s.route.continuity != nil && s.State() == Open && s.target.Load() == t
+		return s.route.continuity != nil && s.State() == Open && s.target.Load() == t && !s.prepaid.Load()
 	})
 }
 
@@ -139,6 +156,7 @@ func (s *Session) move(to *upstream.Target) {
 	s.prepaid.Store(true)
 	if !s.link.Move() {
 		s.prepaid.Store(false)
+		s.moveTo.Store(nil)
 	}
 }
 

@@ -34,11 +34,16 @@ func Imbalance(loads []Load, skew float64) (from, to int, ok bool) {
 	return from, to, ok
 }
 
+// Move is a session on its way from one target to another. From is nil once
+// it has left.
+type Move struct{ From, To *Target }
+
 // NextMove returns which target of the pool should lose one session to which,
 // or false while the counts differ by no more than rebalance.skew, or where
 // that is off. A hashing pool has no moves: its keys have homes. The mover
 // closes that session's leg and redials with Handshake.Prefer set to `to`.
-func (p *Pool) NextMove() (from, to *Target, ok bool) {
+// Moves that are under way count as done.
+func (p *Pool) NextMove(underWay ...Move) (from, to *Target, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.policy.rebalance.Skew <= 0 || p.policy.balance.kind == config.BalanceHash {
@@ -48,6 +53,14 @@ func (p *Pool) NextMove() (from, to *Target, ok bool) {
 	loads := make([]Load, len(candidates))
 	for i, t := range candidates {
 		loads[i] = Load{t.sessions + t.dialling, t.weight}
+		for _, m := range underWay {
+			if m.From == t {
+				loads[i].Sessions--
+			}
+			if m.To == t {
+				loads[i].Sessions++
+			}
+		}
 	}
 	i, j, ok := Imbalance(loads, p.policy.rebalance.Skew)
 	if !ok || candidates[i].sessions == 0 || candidates[j].full(p.policy.maxSessions) {
