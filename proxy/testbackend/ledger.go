@@ -79,11 +79,15 @@ func (f *faults) all() []string {
 // NewLedger returns an empty Ledger.
 func NewLedger() *Ledger { return &Ledger{clients: make(map[uint32]map[uint32]*leg)} }
 
-// Add books a record. Within one leg the numbers have no gap: whatever was
-// handed to that upstream came, up to its end.
+// Add books a record, but for those of clients without a number. Within one
+// leg the numbers have no gap: whatever was handed to that upstream came, up
+// to its end.
 func (l *Ledger) Add(r Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if r.Client == 0 {
+		return
+	}
 	legs := l.clients[r.Client]
 	if legs == nil {
 		legs = make(map[uint32]*leg)
@@ -91,7 +95,6 @@ func (l *Ledger) Add(r Record) {
 	}
 	g := legs[r.Attempt]
 	switch {
-	case r.Kind == Ready:
 	case r.Kind == Torn:
 		l.faults.add("client %d attempt %d: backend got a torn message", r.Client, r.Attempt)
 	case r.Kind == Opened && g != nil:
