@@ -294,10 +294,11 @@ func (l *Link) upstreamClosed(up *leg, payload []byte) (*Loss, bool) {
 	case l.Policy.comesBack(code) && !l.client.insideMessage():
 		return &Loss{Cause: LossClosed, Code: code, echo: append([]byte(nil), payload...)}, false
 	}
-	// The echo first: a quick client's answer must not get there before it.
+	// Decided first, and the client told last: its answer is quick, and is
+	// neither the end's cause nor to get there before the echo.
+	l.End(End{Cause: UpstreamClosed, Code: code, Reason: string(reason)})
 	up.closeWith(payload, false)
 	l.client.closeWith(payload, false)
-	l.End(End{Cause: UpstreamClosed, Code: code, Reason: string(reason)})
 	return nil, true
 }
 
