@@ -53,13 +53,21 @@ const pacedPart = 0.8
 // closePaced closes all sessions, in random order, spread evenly: clients
 // that all come back at once would be a stampede on the next instance.
 func (p *Proxy) closePaced(ctx context.Context, window time.Duration) {
+	gone := p.registry.emptied()
 	sessions := p.registry.all()
 	rand.Shuffle(len(sessions), func(i, j int) { sessions[i], sessions[j] = sessions[j], sessions[i] })
 	start := time.Now()
+pacing:
 	for i, s := range sessions {
 		due := time.Duration(float64(window) * pacedPart * float64(i) / float64(len(sessions)))
-		if wait := due - time.Since(start); wait > time.Millisecond && !sleep(ctx, wait) {
-			break
+		if wait := due - time.Since(start); wait > time.Millisecond {
+			select {
+			case <-time.After(wait):
+			case <-gone: // by themselves: nothing is left to pace
+				break pacing
+			case <-ctx.Done():
+				break pacing
+			}
 		}
 		s.end(End{Cause: relay.Draining})
 	}
