@@ -94,7 +94,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		return nil, cfg.Locate(err)
 	}
 	p.tree = supervisor.New(supervisor.Options{Log: o.Log, Partitions: cfg.Supervisor.Partitions, StopTimeout: stopTimeout})
-	if os.Getenv(engineEnv) != "pump" {
+	if os.Getenv(engineEnv) == "loop" {
 		p.loops = relay.NewLoops(runtime.GOMAXPROCS(0))
 	}
 	services := []suture.Service{p.pools, &mover{p}, &collector{p}}
@@ -110,8 +110,10 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	return p, nil
 }
 
-// engineEnv is the environment variable that may say "pump", so that no
-// session is driven by a loop.
+// engineEnv is the environment variable that may say "loop", so that
+// sessions between plain sockets are driven by one. That is not the default
+// yet: under random cuts of the upstream a session in message mode has been
+// seen to stand still.
 const engineEnv = "STENT_ENGINE"
 
 // stopTimeout is how long the tree's branches have to stop: sessions end

@@ -405,6 +405,9 @@ func onceSession(t *testing.T, ls *Loops, seed uint64) {
 // A session whose steps panic ends with 1011; its loop and its neighbours
 // go on.
 func TestLoopPanicEndsOneSession(t *testing.T) {
+	if racing {
+		t.Skip("it breaks a session from outside its loop")
+	}
 	ls := startLoops(t, 1)
 	type session struct {
 		link *Link
