@@ -37,7 +37,7 @@ func newFleet(t *testing.T, route, pool string, names string, known int) *fleet 
 	f := &fleet{swarm: newSwarm(t, testbackend.NewLedger()), servers: make(map[string]*testbackend.Server),
 		targets: make(map[string]string), route: route, pool: pool}
 	for _, name := range strings.Split(names, "") {
-		server := &testbackend.Server{Book: f.ledger.Add, Config: testbackend.Config{Push: time.Second}}
+		server := &testbackend.Server{Book: f.ledger.Add} // it says nothing unasked: CloseRead takes that ill
 		srv := httptest.NewServer(server)
 		t.Cleanup(func() {
 			server.Close(websocket.StatusGoingAway, "")
