@@ -111,7 +111,10 @@ func (r *rig) work() {
 				conn.Close()
 				return
 			}
-			r.joined <- struct{}{}
+			select {
+			case r.joined <- struct{}{}:
+			default: // nobody waits
+			}
 		case <-r.link.Done():
 			return
 		}
