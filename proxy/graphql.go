@@ -26,6 +26,10 @@ type graphQL struct {
 	active    map[string]operation
 	order     []string // ids, oldest first; some may have ended
 	remembers int      // bytes of active
+	// pending has the ids of subscribe messages on their way to an upstream.
+	// Its answer may be here before it is known that the upstream has taken
+	// them all: true is for those that have ended so.
+	pending map[string]bool
 }
 
 // operation is a subscribe message without an end yet.
@@ -59,6 +63,12 @@ func (g *graphQL) HandedOver(t Type, data []byte) {
 			g.init = bytes.Clone(data)
 		}
 	case "subscribe":
+		early := g.pending[m.ID]
+		delete(g.pending, m.ID)
+		if early {
+			return
+		}
+		g.ended(m.ID) // an id that is used twice is the upstream's to refuse
 		op := operation{repeatable: repeatable(m.Payload)}
 		if op.repeatable && g.remembers+len(data) <= maxOperations {
 			op.message = bytes.Clone(data)
@@ -107,6 +117,20 @@ func (g *graphQL) compact() {
 	g.order = kept
 }
 
+// fromClient looks at a message on its way to an upstream.
+func (g *graphQL) fromClient(t Type, data []byte) {
+	var m graphQLMessage
+	if t != Text || json.Unmarshal(data, &m) != nil || m.Type != "subscribe" {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.pending == nil {
+		g.pending = make(map[string]bool)
+	}
+	g.pending[m.ID] = false
+}
+
 // fromUpstream looks at a message on its way to the client and reports
 // whether it goes there.
 func (g *graphQL) fromUpstream(t Type, data []byte) bool {
@@ -123,7 +147,11 @@ func (g *graphQL) fromUpstream(t Type, data []byte) bool {
 		g.acked = true
 		return !again
 	case "error", "complete":
-		g.ended(m.ID)
+		if _, active := g.active[m.ID]; active {
+			g.ended(m.ID)
+		} else if _, pending := g.pending[m.ID]; pending {
+			g.pending[m.ID] = true
+		}
 	}
 	return true
 }
@@ -211,10 +239,10 @@ func operationType(document, name string) (kind string, ok bool) {
 			return kind, found == 1
 		case "{":
 			s.skipBlock()
-			if found == 0 && name == "" {
+			if name == "" {
 				kind = "query"
+				found++
 			}
-			found++
 		case "query", "mutation", "subscription":
 			called := s.next()
 			if name == "" || called == name {
@@ -242,7 +270,11 @@ func (s *documentScanner) next() string {
 	for s.rest != "" {
 		switch c := s.rest[0]; {
 		case c == '#':
-			_, s.rest, _ = strings.Cut(s.rest, "\n")
+			n := strings.IndexAny(s.rest, "\r\n")
+			if n < 0 {
+				n = len(s.rest)
+			}
+			s.rest = s.rest[n:]
 		case strings.HasPrefix(s.rest, `"""`):
 			s.skipString(`"""`)
 		case c == '"':

@@ -217,6 +217,9 @@ func (s *Session) inspect(from Side, t Type, data []byte) Result {
 			return res
 		}
 	}
+	if from == Client && s.graphql != nil {
+		s.graphql.fromClient(m.Type, m.Data)
+	}
 	return passed
 }
 
