@@ -1,0 +1,428 @@
+package proxy
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// What the two sides say; names are ids.
+const (
+	gqlInit = `{"type":"connection_init","payload":{"token":"t"}}`
+	gqlAck  = `{"type":"connection_ack"}`
+)
+
+func subscribe(id, query string) string {
+	b, _ := json.Marshal(query)
+	return fmt.Sprintf(`{"id":%q,"type":"subscribe","payload":{"query":%s}}`, id, b)
+}
+
+func watching(id string) string { return subscribe(id, "subscription { news }") }
+func mutating(id string) string { return subscribe(id, "mutation { pay }") }
+func complete(id string) string { return fmt.Sprintf(`{"id":%q,"type":"complete"}`, id) }
+func nextFor(id string) string {
+	return fmt.Sprintf(`{"id":%q,"type":"next","payload":{"data":{}}}`, id)
+}
+func failed(id string) string { return fmt.Sprintf(`{"id":%q,"type":"error","payload":[]}`, id) }
+func lost(id string) string   { return string(operationLost(id)) }
+
+// newGraphQLStage is a stage whose sides speak graphql-transport-ws.
+func newGraphQLStage(t *testing.T) *stage {
+	t.Helper()
+	s := newStage(t, lines("protocol: graphql-transport-ws", kept), "", testHandlers)
+	s.offer = []string{"Sec-WebSocket-Protocol: graphql-transport-ws, graphql-ws"}
+	s.agree = []string{"Sec-WebSocket-Protocol: graphql-transport-ws"}
+	s.open()
+	return s
+}
+
+// told expects payloads of any length in full, where expect tells only the
+// length of long ones.
+func (w *wire) told(want ...string) {
+	w.t.Helper()
+	for i := range want {
+		if got := string(readPayload(w.t, w)); got != want[i] {
+			w.t.Fatalf("message %d: got %s, want %s", i, got, want[i])
+		}
+	}
+}
+
+func (w *wire) tell(messages ...string) {
+	w.t.Helper()
+	for _, m := range messages {
+		w.send(text(m))
+	}
+}
+
+// greet plays the opening of the protocol.
+func (s *stage) greet() {
+	s.t.Helper()
+	s.client.tell(gqlInit)
+	s.upstream.told(gqlInit)
+	s.upstream.tell(gqlAck)
+	s.client.told(gqlAck)
+}
+
+// regreet loses the upstream and opens the next, which gets the client's
+// connection_init; its acknowledgement is swallowed.
+func (s *stage) regreet() {
+	s.t.Helper()
+	s.upstream.reset()
+	s.next()
+	s.upstream.told(gqlInit)
+	s.upstream.tell(gqlAck)
+}
+
+// same checks that both directions work and that nothing is on its way.
+func (s *stage) same() {
+	s.t.Helper()
+	s.client.tell(`{"type":"ping"}`)
+	s.upstream.told(`{"type":"ping"}`)
+	s.upstream.tell(`{"type":"pong"}`)
+	s.client.told(`{"type":"pong"}`)
+}
+
+func TestGraphQLReplay(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		play func(s *stage)
+	}{
+		{"nothing said", func(s *stage) {
+			s.upstream.reset()
+			s.next()
+			s.greet()
+		}},
+		{"greeting alone", func(s *stage) {
+			s.greet()
+			s.regreet()
+			s.regreet()
+		}},
+		{"subscriptions under their ids, in order", func(s *stage) {
+			s.greet()
+			s.client.tell(watching("a"), watching("b"), watching("c"))
+			s.upstream.told(watching("a"), watching("b"), watching("c"))
+			s.regreet()
+			s.upstream.told(watching("a"), watching("b"), watching("c"))
+			s.upstream.tell(nextFor("b"))
+			s.client.told(nextFor("b"))
+		}},
+		{"only after the acknowledgement", func(s *stage) {
+			s.greet()
+			s.client.tell(watching("a"))
+			s.upstream.told(watching("a"))
+			s.upstream.reset()
+			s.next()
+			s.upstream.told(gqlInit)
+			s.client.tell(watching("b")) // waits, too
+			s.upstream.tell(`{"type":"ping"}`)
+			s.client.told(`{"type":"ping"}`)
+			s.client.send(ping("b was read"))
+			s.client.expect("pong b was read")
+			s.upstream.send(ping("and nothing sent"))
+			s.upstream.expect("pong and nothing sent")
+			s.upstream.tell(gqlAck)
+			s.upstream.told(watching("a"), watching("b"))
+		}},
+		{"completed by the upstream", func(s *stage) {
+			s.greet()
+			s.client.tell(watching("a"), watching("b"), watching("c"))
+			s.upstream.told(watching("a"), watching("b"), watching("c"))
+			s.upstream.tell(nextFor("a"), complete("a"), failed("b"))
+			s.client.told(nextFor("a"), complete("a"), failed("b"))
+			s.regreet()
+			s.upstream.told(watching("c"))
+		}},
+		{"completed by the client", func(s *stage) {
+			s.greet()
+			s.client.tell(watching("a"), watching("b"), complete("a"))
+			s.upstream.told(watching("a"), watching("b"), complete("a"))
+			s.regreet()
+			s.upstream.told(watching("b"))
+		}},
+		{"completed while held", func(s *stage) {
+			s.greet()
+			s.client.tell(watching("a"))
+			s.upstream.told(watching("a"))
+			next := s.hold()
+			s.client.tell(complete("a"))
+			s.resume(next)
+			s.upstream.told(gqlInit)
+			s.upstream.tell(gqlAck)
+			s.upstream.told(watching("a"), complete("a"))
+			s.regreet()
+		}},
+		{"subscribed while held goes once", func(s *stage) {
+			s.greet()
+			next := s.hold()
+			s.client.tell(watching("a"))
+			s.resume(next)
+			s.upstream.told(gqlInit)
+			s.upstream.tell(gqlAck)
+			s.upstream.told(watching("a"))
+			s.same()
+			s.regreet()
+			s.upstream.told(watching("a"))
+		}},
+		{"an id used again while held", func(s *stage) {
+			s.greet()
+			s.client.tell(watching("a"))
+			s.upstream.told(watching("a"))
+			next := s.hold()
+			s.client.tell(complete("a"), subscribe("a", "subscription { other }"))
+			s.resume(next)
+			s.upstream.told(gqlInit)
+			s.upstream.tell(gqlAck)
+			s.upstream.told(watching("a"), complete("a"), subscribe("a", "subscription { other }"))
+			s.regreet()
+			s.upstream.told(subscribe("a", "subscription { other }"))
+		}},
+		{"queries are repeated", func(s *stage) {
+			s.greet()
+			s.client.tell(subscribe("q", "{ slow }"))
+			s.upstream.told(subscribe("q", "{ slow }"))
+			s.regreet()
+			s.upstream.told(subscribe("q", "{ slow }"))
+			s.upstream.tell(complete("q"))
+			s.client.told(complete("q"))
+		}},
+		{"mutations are not, and their client is told", func(s *stage) {
+			s.greet()
+			s.client.tell(mutating("m"), watching("a"), subscribe("p", ""))
+			s.upstream.told(mutating("m"), watching("a"), subscribe("p", ""))
+			s.regreet()
+			s.upstream.told(watching("a"))
+			s.client.told(lost("m"), lost("p"))
+			s.regreet()
+			s.upstream.told(watching("a"))
+		}},
+		{"a mutation said while held goes once", func(s *stage) {
+			s.greet()
+			next := s.hold()
+			s.client.tell(mutating("m"))
+			s.resume(next)
+			s.upstream.told(gqlInit)
+			s.upstream.tell(gqlAck)
+			s.upstream.told(mutating("m"))
+			s.upstream.tell(complete("m"))
+			s.client.told(complete("m"))
+			s.regreet()
+		}},
+		{"lost before the acknowledgement", func(s *stage) {
+			s.client.tell(gqlInit)
+			s.upstream.told(gqlInit)
+			s.upstream.reset()
+			s.next()
+			s.upstream.told(gqlInit)
+			s.upstream.tell(gqlAck)
+			s.client.told(gqlAck)
+			s.regreet()
+		}},
+		{"lost again before the second acknowledgement", func(s *stage) {
+			s.greet()
+			s.client.tell(watching("a"))
+			s.upstream.told(watching("a"))
+			s.upstream.reset()
+			s.next()
+			s.upstream.told(gqlInit)
+			s.regreet()
+			s.upstream.told(watching("a"))
+		}},
+		{"init said while held", func(s *stage) {
+			next := s.hold()
+			s.client.tell(gqlInit)
+			s.resume(next)
+			s.upstream.told(gqlInit)
+			s.upstream.tell(gqlAck)
+			s.client.told(gqlAck)
+			s.regreet()
+		}},
+		{"init never said", func(s *stage) {
+			s.client.tell(`{"type":"ping"}`)
+			s.upstream.told(`{"type":"ping"}`)
+			s.upstream.reset()
+			s.next()
+		}},
+		{"the next upstream forbids it", func(s *stage) {
+			s.greet()
+			s.upstream.reset()
+			s.next()
+			s.upstream.told(gqlInit)
+			s.upstream.send(closing(4403, "Forbidden"))
+			s.client.expect("close 4403 Forbidden", "fin")
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newGraphQLStage(t)
+			tt.play(s)
+			if !strings.Contains(tt.name, "forbids") {
+				s.same()
+			}
+		})
+	}
+}
+
+// Without continuity nothing is swallowed, and on another protocol neither.
+func TestGraphQLElsewhere(t *testing.T) {
+	for _, route := range []string{"protocol: graphql-transport-ws", lines("handlers: [pass]", kept)} {
+		s := newStage(t, route, "", testHandlers)
+		s.open()
+		s.upstream.tell(gqlAck, gqlAck)
+		s.client.told(gqlAck, gqlAck)
+	}
+}
+
+// An answer may come before it is known that the upstream has taken all of
+// the question.
+func TestGraphQLAnsweredEarly(t *testing.T) {
+	g := new(graphQL)
+	g.fromClient(Text, []byte(mutating("m")))
+	g.fromClient(Text, []byte(watching("a")))
+	g.fromUpstream(Text, []byte(complete("m")))
+	g.HandedOver(Text, []byte(mutating("m")))
+	g.HandedOver(Text, []byte(watching("a")))
+	again := g.Replay()
+	if len(again) != 1 || string(again[0].Data) != watching("a") {
+		t.Errorf("replays %s", again)
+	}
+	if len(g.pending) != 0 {
+		t.Errorf("still pending: %v", g.pending)
+	}
+}
+
+// What is remembered of a session is bounded, and ids that have ended leave
+// nothing behind.
+func TestGraphQLRemembersLittle(t *testing.T) {
+	g := new(graphQL)
+	say := func(m string) {
+		g.fromClient(Text, []byte(m))
+		g.HandedOver(Text, []byte(m))
+	}
+	for i := range 10_000 {
+		say(watching(fmt.Sprint(i)))
+		g.fromUpstream(Text, []byte(complete(fmt.Sprint(i))))
+	}
+	if len(g.active) != 0 || len(g.order) > 32 || len(g.pending) != 0 || g.remembers != 0 {
+		t.Errorf("%d active, %d in order, %d pending, %d bytes", len(g.active), len(g.order), len(g.pending), g.remembers)
+	}
+	for range 100 {
+		say(watching("same"))
+	}
+	if want := len(watching("same")); g.remembers != want {
+		t.Errorf("one operation takes %d bytes, want %d", g.remembers, want)
+	}
+	long := "subscription { " + strings.Repeat("x", 100_000) + " }"
+	for i := range 20 {
+		say(subscribe(fmt.Sprint(i), long))
+	}
+	if g.remembers > maxOperations {
+		t.Errorf("%d bytes are remembered, want %d at most", g.remembers, maxOperations)
+	}
+	repeatable := 0
+	for _, op := range g.active {
+		if op.repeatable {
+			repeatable++
+		}
+	}
+	if want := maxOperations/len(subscribe("10", long)) + 1; repeatable != want {
+		t.Errorf("%d operations can be repeated, want %d", repeatable, want)
+	}
+}
+
+func TestOperationType(t *testing.T) {
+	for _, tt := range []struct {
+		name, document, operation string
+		kind                      string // "" is unknown
+	}{
+		{"anonymous", "{ a }", "", "query"},
+		{"query", "query { a }", "", "query"},
+		{"named", "query Q { a }", "", "query"},
+		{"mutation", "mutation { a }", "", "mutation"},
+		{"subscription", "subscription S { a }", "", "subscription"},
+		{"glued", "mutation{a}", "", "mutation"},
+		{"fields with keywords' names", "query { mutation subscription { query } }", "", "query"},
+		{"operation with a keyword's name", "mutation query { a }", "query", "mutation"},
+		{"variables", "mutation M($a: [Int!] = [1, 2]) { a(x: $a) }", "", "mutation"},
+		{"object as a default", "mutation M($a: T = {b: {c: 1}}) { a }", "", "mutation"},
+		{"object as a default, anonymous", "mutation ($a: T = {b: {c: 1}}) { a }", "", "mutation"},
+		{"directives", `subscription S @live(if: {a: "}"}) { a }`, "", "subscription"},
+		{"directive, anonymous", `mutation @now { a }`, "", "mutation"},
+		{"fragment behind", "query { ...F } fragment F on T { a }", "", "query"},
+		{"fragment before", "fragment mutation on T { a } subscription { ...mutation }", "", "subscription"},
+		{"two, one called", "query A { a } mutation B { b }", "B", "mutation"},
+		{"two, the other called", "query A { a } mutation B { b }", "A", "query"},
+		{"two, none called", "query A { a } mutation B { b }", "", ""},
+		{"called what is not there", "query A { a }", "B", ""},
+		{"two of one name", "query A { a } mutation A { b }", "A", ""},
+		{"anonymous beside the called", "{ a } mutation B { b }", "B", "mutation"},
+		{"two anonymous", "{ a } { b }", "", ""},
+		{"comment", "# query {\nmutation { a } # }", "", "mutation"},
+		{"comment ended by a return", "# query {\rmutation { a }", "", "mutation"},
+		{"string", `query { a(x: "} mutation { b }") }`, "", "query"},
+		{"escaped quote", `query { a(x: "\"} mutation { b }") }`, "", "query"},
+		{"block string", `query { a(x: """ " } mutation { b } """) }`, "", "query"},
+		{"escaped block string", `query { a(x: """ \""" } mutation { b } """) }`, "", "query"},
+		{"commas and a byte order mark", "\ufeff,,mutation,M,{,a,}", "", "mutation"},
+		{"empty", "", "", ""},
+		{"only a fragment", "fragment F on T { a }", "", ""},
+		{"unended", "mutation { a", "", "mutation"},
+		{"unended string", `query { a(x: "`, "", "query"},
+		{"nonsense", "}}}((", "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			kind, ok := operationType(tt.document, tt.operation)
+			if !ok {
+				kind = ""
+			}
+			if kind != tt.kind {
+				t.Errorf("got %q, want %q", kind, tt.kind)
+			}
+		})
+	}
+}
+
+// FuzzOperationType looks for a document that is taken for something that
+// may be repeated, but holds a mutation under the same conditions.
+func FuzzOperationType(f *testing.F) {
+	for _, seed := range []string{"{ a }", "query Q($a: T = {b: 1}) @d { a }", "mutation { a }", `query { a(x: """ \""" """) } # c`, "fragment F on T { a } subscription { ...F }"} {
+		f.Add(seed, "")
+		f.Add(seed, "Q")
+	}
+	f.Fuzz(func(t *testing.T, document, name string) {
+		kind, ok := operationType(document, name)
+		switch kind {
+		case "query", "mutation", "subscription":
+		case "":
+			if ok {
+				t.Error("a type was found, and none is said")
+			}
+		default:
+			t.Errorf("type %q", kind)
+		}
+		// A second operation makes what to run a matter of its name.
+		if _, again := operationType(document+"\n{ a }", ""); ok && name == "" && again && closed(document) {
+			t.Errorf("two operations, and one is found")
+		}
+	})
+}
+
+// closed reports whether a document ends outside all blocks, strings and
+// comments, so that something can follow.
+func closed(document string) bool {
+	depth := 0
+	s := documentScanner{rest: document}
+	for token := s.next(); token != ""; token = s.next() {
+		switch token {
+		case "{", "(", "[":
+			depth++
+		case "}", ")", "]":
+			depth--
+		}
+		if depth < 0 {
+			return false
+		}
+	}
+	last := strings.TrimRight(document, " \t\r\n,")
+	return depth == 0 && strings.HasSuffix(last, "}") && !strings.ContainsAny(document, "\"#")
+}
