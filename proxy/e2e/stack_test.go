@@ -74,10 +74,11 @@ func startMosquitto(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := freeAddress(t)
+	free := freeAddresses(t, 2)
+	address := free[0]
 	// This broker does not start with WebSocket listeners alone.
 	config := fmt.Sprintf("user %s\nallow_anonymous true\nlistener %s 127.0.0.1\nlistener %s 127.0.0.1\nprotocol websockets\n",
-		me.Username, port(freeAddress(t)), port(address))
+		me.Username, port(free[1]), port(address))
 	file := filepath.Join(t.TempDir(), "mosquitto.conf")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)

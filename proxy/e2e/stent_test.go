@@ -88,7 +88,8 @@ func startStent(t testing.TB, config string) *stent {
 	var s *stent
 	// Another process may take a free port before stent does.
 	for range 5 {
-		s = &stent{address: freeAddress(t), admin: freeAddress(t), log: new(tail)}
+		free := freeAddresses(t, 2)
+		s = &stent{address: free[0], admin: free[1], log: new(tail)}
 		s.config = fmt.Sprintf("listeners: [{address: %q}]\nadmin: {address: %q}\n%s", s.address, s.admin, config)
 		file := filepath.Join(t.TempDir(), "stent.yaml")
 		if err := os.WriteFile(file, []byte(s.config), 0o600); err != nil {
@@ -151,15 +152,25 @@ func (s *stent) ready() error {
 // freeAddress returns an address of this machine that nothing listens on.
 func freeAddress(t testing.TB) string {
 	t.Helper()
+	return freeAddresses(t, 1)[0]
+}
+
+// freeAddresses returns n of them, each another.
+func freeAddresses(t testing.TB, n int) []string {
+	t.Helper()
 	// Below the range from which the system takes ports for connections and
 	// for listeners on port 0: other tests run at the same time.
+	var all []string
 	for range 100 {
+		if len(all) == n {
+			return all
+		}
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000)))
 		if err == nil {
-			defer l.Close()
-			return l.Addr().String()
+			defer l.Close() // not before all are found
+			all = append(all, l.Addr().String())
 		}
 	}
-	t.Fatal("no free port in a hundred tries")
-	return ""
+	t.Fatal("no free ports in a hundred tries")
+	return nil
 }
