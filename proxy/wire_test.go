@@ -507,6 +507,9 @@ func (s *stage) run(yaml string, handlers map[string]NewHandler) {
 		case <-time.After(3 * patience):
 			s.t.Error("the proxy does not end")
 		}
+		if n := s.proxy.registry.len(); n != 0 {
+			s.t.Errorf("%d sessions outlive the proxy", n)
+		}
 	})
 }
 
@@ -524,21 +527,28 @@ func (s *stage) dial() *wire {
 	return newWire(s.t, c, true)
 }
 
-// accept takes the proxy's next dial and reads its request.
+// accept takes the proxy's next dial and reads its request. A port that this
+// stage has got may be one that a proxy elsewhere on the machine still dials.
 func (s *stage) accept() *wire {
 	s.t.Helper()
-	s.targets.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
-	c, err := s.targets.Accept()
-	if err != nil {
-		s.t.Fatalf("no dial: %v", err)
+	for {
+		s.targets.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+		c, err := s.targets.Accept()
+		if err != nil {
+			s.t.Fatalf("no dial: %v", err)
+		}
+		s.t.Cleanup(func() { c.Close() })
+		w := newWire(s.t, c, false)
+		w.SetReadDeadline(time.Now().Add(patience))
+		if w.request, err = http.ReadRequest(w.in); err != nil {
+			s.t.Fatalf("read the proxy's request: %v", err)
+		}
+		if key := w.request.Header.Get("Stent-Session"); s.proxy.Session(key) != nil {
+			return w
+		}
+		s.t.Logf("dialled by a stranger: %v", w.request.Header)
+		c.Close()
 	}
-	s.t.Cleanup(func() { c.Close() })
-	w := newWire(s.t, c, false)
-	w.SetReadDeadline(time.Now().Add(patience))
-	if w.request, err = http.ReadRequest(w.in); err != nil {
-		s.t.Fatalf("read the proxy's request: %v", err)
-	}
-	return w
 }
 
 // refuse resets all further dials. The port stays taken: another stage could
