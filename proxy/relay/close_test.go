@@ -154,19 +154,19 @@ func TestCloseTable(t *testing.T) {
 		}, UpstreamProtocol},
 		{"the upstream is lost inside a message, relay", nil, "r", func(t *testing.T, r *rig, c, u *peer) {
 			u.say(u.frame(false, frame.Text, "begun"))
-			waitFor(t, func() bool { return r.link.client.insideMessage() })
+			waitFor(t, func() bool { return c.wireBytes() > 0 })
 			u.Close()
 			c.expectReset()
 		}, UpstreamTorn},
 		{"the upstream is lost inside a frame, relay", nil, "r", func(t *testing.T, r *rig, c, u *peer) {
 			u.say(u.text("begun")[:4])
-			waitFor(t, func() bool { return r.link.client.insideMessage() })
+			waitFor(t, func() bool { return c.wireBytes() > 0 })
 			u.Close()
 			c.expectReset()
 		}, UpstreamTorn},
 		{"the upstream is lost inside a large message", nil, "w", func(t *testing.T, r *rig, c, u *peer) {
 			u.say(u.text(long)[:100])
-			waitFor(t, func() bool { return r.link.client.insideMessage() })
+			waitFor(t, func() bool { return c.wireBytes() > 0 })
 			u.Close()
 			c.expectReset()
 		}, UpstreamTorn},
@@ -177,21 +177,22 @@ func TestCloseTable(t *testing.T) {
 		}, UpstreamTorn},
 		{"the upstream is lost inside a large client message", nil, "w", func(t *testing.T, r *rig, c, u *peer) {
 			c.say(c.text(long)[:100])
-			waitFor(t, func() bool { return r.link.running().insideMessage() })
+			waitFor(t, func() bool { return u.wireBytes() > 0 })
 			u.Close()
 			c.expect(closed(1012, ""))
 			c.say(c.text(long)[100:], c.closing(1012, ""))
 			c.expectEnd()
 		}, ClientTorn},
 		{"the upstream is lost between fragments of a large client message", nil, "w", func(t *testing.T, r *rig, c, u *peer) {
-			c.say(c.frame(false, frame.Text, long))
-			waitFor(t, func() bool { return r.link.running().insideMessage() })
+			begin := c.frame(false, frame.Text, long)
+			c.say(begin)
+			waitFor(t, func() bool { return u.wireBytes() == len(begin) })
 			u.Close()
 			c.expect(closed(1012, ""))
 		}, ClientTorn},
 		{"the upstream closes for good inside a large client message", nil, "w", func(t *testing.T, r *rig, c, u *peer) {
 			c.say(c.text(long)[:100])
-			waitFor(t, func() bool { return r.link.running().insideMessage() })
+			waitFor(t, func() bool { return u.wireBytes() > 0 })
 			u.say(u.closing(4004, "no more"))
 			c.expect(closed(4004, "no more"))
 		}, UpstreamClosed},
@@ -274,7 +275,7 @@ func TestCloseTable(t *testing.T) {
 		}, Kicked},
 		{"the proxy drains while a message is on its way", nil, "rw", func(t *testing.T, r *rig, c, u *peer) {
 			u.say(u.text(long)[:200])
-			waitFor(t, func() bool { return r.link.client.insideMessage() })
+			waitFor(t, func() bool { return c.wireBytes() > 0 })
 			r.link.End(End{Cause: Draining})
 			u.say(u.text(long)[200:])
 			c.expect(text(long), closed(1012, ""))
@@ -282,15 +283,15 @@ func TestCloseTable(t *testing.T) {
 		}, Draining},
 		{"the proxy drains inside a frame that never ends", []func(*Policy){quickClose}, "rw", func(t *testing.T, r *rig, c, u *peer) {
 			u.say(u.text(long)[:200])
-			waitFor(t, func() bool { return r.link.client.insideMessage() })
+			waitFor(t, func() bool { return c.wireBytes() > 0 })
 			r.link.End(End{Cause: Draining})
 			c.expectReset()
 		}, Draining},
-		{"idle", []func(*Policy){func(p *Policy) { p.Timeouts.Idle = 50 * time.Millisecond }}, "rwm", func(t *testing.T, r *rig, c, u *peer) {
+		{"idle", []func(*Policy){func(p *Policy) { p.Timeouts.Idle = time.Second }}, "rwm", func(t *testing.T, r *rig, c, u *peer) {
 			c.expect(closed(1001, ""))
 			u.expect(closed(1001, ""))
 		}, Idle},
-		{"lifetime", []func(*Policy){func(p *Policy) { p.Timeouts.Lifetime = 50 * time.Millisecond }}, "rwm", func(t *testing.T, r *rig, c, u *peer) {
+		{"lifetime", []func(*Policy){func(p *Policy) { p.Timeouts.Lifetime = time.Second }}, "rwm", func(t *testing.T, r *rig, c, u *peer) {
 			c.expect(closed(1001, ""))
 			u.expect(closed(1001, ""))
 		}, Lifetime},

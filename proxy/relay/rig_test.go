@@ -71,9 +71,6 @@ type rig struct {
 // Inspector that may block and with one that does not.
 func onEachEngine(t *testing.T, name string, f func(t *testing.T, s Session)) {
 	t.Run(name+"/pump", func(t *testing.T) { f(t, Session{}) })
-	if racing {
-		return // these tests look into a session, which only its loop may
-	}
 	for _, inline := range []bool{false, true} {
 		t.Run(fmt.Sprintf("%s/loop/inline=%v", name, inline), func(t *testing.T) {
 			f(t, Session{Loops: startLoops(t, 1), Inline: inline})
