@@ -238,7 +238,13 @@ func stressSession(t *testing.T, ls *Loops, seed uint64) {
 		policy.Continuity = &Continuity{Whole: 8 << 10, Buffer: 16 << 10}
 	}
 	tight := rnd.IntN(2) == 0
-	l := New(Session{Policy: policy, Loops: ls})
+	session := Session{Policy: policy, Loops: ls}
+	if rnd.IntN(2) == 0 {
+		assembling(policy)
+		session.Inspector = inspector(func(Side, frame.Opcode, []byte) Result { return Result{} })
+		session.Inline = rnd.IntN(2) == 0
+	}
+	l := New(session)
 	ended := make(chan End, 1)
 	go func() {
 		ended <- serveLink(l, own, func() (net.Conn, error) {

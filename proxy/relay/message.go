@@ -141,6 +141,9 @@ func (l *Link) sendFrames(from, to Side, frames []byte) error {
 		l.End(End{Cause: ClientStalled, Err: err})
 		return errOver
 	}
+	if leg.backed() {
+		leg.sock.answered = true
+	}
 	return nil
 }
 

@@ -239,15 +239,13 @@ func (l *Link) clientRests() bool {
 	if up := st.upstream; up != nil && up.sock.backlog.n > 0 && !up.failed {
 		return true
 	}
-	return st.silent || st.paused != 0 || l.full() || st.jobs[Client] != nil ||
-		l.Policy.Assemble && l.client.sock.backlog.n > 0
+	return st.silent || st.paused != 0 || l.full() || st.jobs[Client] != nil || l.client.sock.answered
 }
 
 // upstreamRests reports whether the upstream is not to be read now.
 func (l *Link) upstreamRests(up *leg) bool {
 	st := l.seat
-	return l.client.sock.backlog.n > 0 || up.sock.over || st.deaf != 0 || st.jobs[Upstream] != nil ||
-		l.Policy.Assemble && up.sock.backlog.n > 0
+	return l.client.sock.backlog.n > 0 || up.sock.over || st.deaf != 0 || st.jobs[Upstream] != nil || up.sock.answered
 }
 
 func (st *seat) readClient() {

@@ -23,6 +23,10 @@ type socket struct {
 	off     int      // of the backlog's first byte that is not taken
 	taken   uint64   // bytes taken so far
 	since   instant  // when the backlog last shrank
+	// answered says that a handler's answers to this side are in the backlog:
+	// until they are out it is not read, for it could ask for more. It is read
+	// while other data waits: what it says may be what makes it take that.
+	answered bool
 
 	// of the leg's end
 	over    bool // it is no longer read as its session's
@@ -109,8 +113,7 @@ func (l *leg) drain() error {
 		s.taken += uint64(n)
 		s.since = s.link.seat.loop.now
 		if s.off += n; s.off == s.backlog.n {
-			s.backlog.reset()
-			s.off = 0
+			s.forget()
 		}
 	}
 	return nil
@@ -120,8 +123,13 @@ func (l *leg) drain() error {
 func (l *leg) cut(err error) {
 	l.broken = err
 	l.atFrame, l.atMessage = false, false
-	l.sock.backlog.reset()
-	l.sock.off = 0
+	l.sock.forget()
+}
+
+// forget empties the backlog.
+func (s *socket) forget() {
+	s.backlog.reset()
+	s.off, s.answered = 0, false
 }
 
 // endStream does what closeWrite has asked for, once the backlog is out.
