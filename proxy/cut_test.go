@@ -202,12 +202,6 @@ func (r *cutRelay) cut() {
 // TestSoakRandomCuts cuts upstream connections at random places under load,
 // and drains one target after the other meanwhile.
 func TestSoakRandomCuts(t *testing.T) {
-	if raceDetector {
-		// The last answers have been seen to stay out where everything takes
-		// ten times as long. Whether that is the test's or a session's fault
-		// is not known yet; without the detector it passes.
-		t.Skip("not reliable under the race detector")
-	}
 	for _, l := range []lives{
 		{name: "relay", sizes: medium, fragments: 3, clients: 30, soaking: 200},
 		{name: "deflate", sizes: medium, deflate: true, clients: 15, soaking: 100},

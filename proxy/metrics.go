@@ -169,13 +169,15 @@ var (
 	descSize      = desc("message_size_bytes", "Payload of messages, as on the wire.")
 	descLimited   = desc("limited_total", "Messages that a rate slowed, dropped or refused, and those above message_size.", "route", "limit")
 	descSnapshots = desc("config_snapshots", "Compiled configurations in use: the one in force, and older ones that sessions opened with.")
+	descStalls    = desc("loop_stalls_total", "Rounds of the event loops that took longer than 20 ms.")
+	descStalled   = desc("loop_stalled_seconds_total", "How long those rounds took.")
 	descBuild     = desc("build_info", "The running build.", "version", "goversion")
 )
 
 // Describe implements prometheus.Collector.
 func (p *Proxy) Describe(ch chan<- *prometheus.Desc) {
 	p.metrics.each(func(c prometheus.Collector) { c.Describe(ch) })
-	for _, d := range []*prometheus.Desc{descSessions, descOpened, descHeld, descMessages, descBytes, descSize, descLimited, descSnapshots, descBuild} {
+	for _, d := range []*prometheus.Desc{descSessions, descOpened, descHeld, descMessages, descBytes, descSize, descLimited, descSnapshots, descStalls, descStalled, descBuild} {
 		ch <- d
 	}
 }
@@ -214,6 +216,9 @@ func (p *Proxy) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- sizes.metric()
 	gauge(descSnapshots, float64(snapshots))
+	stalls, stalled := p.loops.Stalls()
+	counter(descStalls, float64(stalls))
+	counter(descStalled, stalled.Seconds())
 	gauge(descBuild, 1, version(), runtime.Version())
 }
 

@@ -94,7 +94,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		return nil, cfg.Locate(err)
 	}
 	p.tree = supervisor.New(supervisor.Options{Log: o.Log, Partitions: cfg.Supervisor.Partitions, StopTimeout: stopTimeout})
-	if os.Getenv(engineEnv) == "loop" {
+	if os.Getenv(engineEnv) != "pump" {
 		p.loops = relay.NewLoops(runtime.GOMAXPROCS(0))
 	}
 	services := []suture.Service{p.pools, &mover{p}, &collector{p}}
@@ -110,10 +110,9 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	return p, nil
 }
 
-// engineEnv is the environment variable that may say "loop", so that
-// sessions between plain sockets are driven by one. That is not the default
-// yet: under random cuts of the upstream a session in message mode has been
-// seen to stand still.
+// engineEnv is the environment variable that may say "pump", so that two
+// goroutines drive each session: to compare. Otherwise loops drive those
+// between plain sockets, where this system has them.
 const engineEnv = "STENT_ENGINE"
 
 // stopTimeout is how long the tree's branches have to stop: sessions end

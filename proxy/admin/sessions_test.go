@@ -34,7 +34,7 @@ func TestShowSession(t *testing.T) {
 	delete(got, "opened")
 	want := map[string]any{
 		"session": s.Key(), "id": "", "route": "/*", "upstream": "app", "target": "blue",
-		"state": "open", "mode": "relay", "engine": "pump", "remote": "127.0.0.1",
+		"state": "open", "mode": "relay", "engine": s.Info().Engine, "remote": "127.0.0.1",
 		"attempt": 1.0, "restarts": 0.0, "held_seconds": 0.0, "subprotocol": "chat.v2",
 		"client":        map[string]any{"messages": 2.0, "bytes": 8.0, "pings": 0.0},
 		"upstream_side": map[string]any{"messages": 2.0, "bytes": 8.0, "pings": 0.0},

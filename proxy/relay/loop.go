@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 const (
@@ -63,10 +64,23 @@ func (ls *Loops) Services() []Service {
 	return list
 }
 
+// Stalls returns how many rounds of the loops took too long, and how long
+// all those took: sessions waited for the handlers of others.
+func (ls *Loops) Stalls() (n uint64, took time.Duration) {
+	if ls == nil {
+		return 0, 0
+	}
+	for _, p := range ls.loops {
+		n += p.stalls.Load()
+		took += time.Duration(p.stalledFor.Load())
+	}
+	return n, took
+}
+
 // take gives a Link and its client's connection to a loop. It returns false,
 // and has changed nothing, where the pump has to drive it.
 func (ls *Loops) take(l *Link, conn net.Conn, early []byte) bool {
-	if ls == nil || !plain(conn) {
+	if ls == nil || !plain(conn) || l.inflates() {
 		return false
 	}
 	turn, n := ls.turn.Add(1), uint64(len(ls.loops))
@@ -75,6 +89,14 @@ func (ls *Loops) take(l *Link, conn net.Conn, early []byte) bool {
 		p = neighbour
 	}
 	return p.take(l, conn, early)
+}
+
+// inflates reports whether the messages of a session that is about to start
+// are compressed for handlers to read. That takes too long for a loop.
+func (l *Link) inflates() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Deflate || l.Policy.Assemble && l.down.scan.Rsv != 0 || l.upstream != nil && l.upstream.deflate
 }
 
 // Loop drives sessions on one goroutine: it waits for all their sockets in
@@ -86,9 +108,11 @@ type Loop struct {
 	name string
 	crew *crew
 
-	sessions atomic.Int64
-	asleep   atomic.Bool // it has to be roused
-	called   atomic.Bool // queue is not empty
+	sessions   atomic.Int64
+	stalls     atomic.Uint64 // rounds that took too long
+	stalledFor atomic.Int64  // nanoseconds of them
+	asleep     atomic.Bool   // it has to be roused
+	called     atomic.Bool   // queue is not empty
 
 	mu sync.Mutex
 	// guarded by mu
@@ -97,15 +121,19 @@ type Loop struct {
 	stopped bool    // for good
 
 	// owned by Serve
-	buf    []byte
-	now    instant
-	wheel  wheel
-	alarm  instant // when the epoll set's file wakes us; 0 is never
-	places []place
-	free   []uint32
-	later  []*Link // that have had their turns
-	spare  []*Link // the other queue
-	doomed []int   // descriptors that no event of this batch can mean any more
+	buf []byte
+	now instant
+	// began is when the current round did; running says that the next one
+	// follows it without a wait.
+	began   instant
+	running bool
+	wheel   wheel
+	alarm   instant // when the epoll set's file wakes us; 0 is never
+	places  []place
+	free    []uint32
+	later   []*Link // that have had their turns
+	spare   []*Link // the other queue
+	doomed  []int   // descriptors that no event of this batch can mean any more
 }
 
 // place is a leg's number in the epoll set. Its generation tells events of
@@ -230,6 +258,7 @@ func (p *Loop) spin(ctx context.Context) bool {
 			p.asleep.Store(false)
 			continue
 		}
+		p.running = false
 		return false
 	}
 }
@@ -238,8 +267,11 @@ func (p *Loop) spin(ctx context.Context) bool {
 // reports whether there was anything.
 func (p *Loop) round() bool {
 	events := p.set.poll()
-	p.now = now()
+	p.clock()
 	for i := range events {
+		if i%chimeEvery == chimeEvery-1 {
+			p.chime() // a batch of slow ones does not hold timers up
+		}
 		e := &events[i]
 		number, gen := e.place()
 		if number == 0 {
@@ -263,11 +295,33 @@ func (p *Loop) round() bool {
 		busy = true
 		p.answer()
 	}
-	if p.alarm != 0 && p.now >= p.alarm {
-		p.tick()
-	}
+	p.chime()
 	p.bury()
 	return busy
+}
+
+// chimeEvery is after how many events of a batch the timers are looked at.
+const chimeEvery = 16
+
+// chime handles the timers, if any has come up.
+func (p *Loop) chime() {
+	if p.alarm != 0 && now() >= p.alarm {
+		p.tick()
+	}
+}
+
+// stalled is how long a round may take before it counts as a stall: a
+// handler blocks, or the machine is busy with other things.
+const stalled = 20 * time.Millisecond
+
+// clock takes the time for a round, and counts the one before if it stalled.
+func (p *Loop) clock() {
+	t := now()
+	if p.running && t > p.began.add(stalled) {
+		p.stalls.Add(1)
+		p.stalledFor.Add(int64(t - p.began))
+	}
+	p.running, p.began, p.now = true, t, t
 }
 
 // event handles what one socket has to say.

@@ -587,3 +587,56 @@ func TestLoopAllocatesNothing(t *testing.T) {
 	peer.Close()
 	<-end
 }
+
+// A handler that holds its loop up is seen in the count of stalls.
+func TestLoopCountsStalls(t *testing.T) {
+	ls := startLoops(t, 1)
+	policy := testPolicy()
+	assembling(policy)
+	slow := inspector(func(Side, frame.Opcode, []byte) Result {
+		for began := now(); now() < began.add(2*stalled); { // as one that computes
+		}
+		return Result{}
+	})
+	own, peer := tcpPair(t)
+	l, end := New(Session{Policy: policy, Loops: ls, Inspector: slow, Inline: true}), make(chan End, 1)
+	go func() {
+		end <- serveLink(l, own, func() (net.Conn, error) {
+			a, b := tcpPairUnchecked()
+			go reframe(b)
+			return a, nil
+		})
+	}()
+	rnd := rand.New(rand.NewPCG(1, 1))
+	peer.Write(numbered(rnd, 1, 10, true))
+	if n, _, err := readNumbered(bufio.NewReader(peer)); n != 1 || err != nil {
+		t.Fatalf("got %d, %v", n, err)
+	}
+	peer.Close()
+	<-end
+	if n, took := ls.Stalls(); n == 0 || took < stalled {
+		t.Errorf("%d stalls took %v, want one at least", n, took)
+	}
+}
+
+// Messages that have to be inflated are left to the pump.
+func TestLoopTakesNoInflater(t *testing.T) {
+	ls := startLoops(t, 1)
+	for _, deflating := range []Side{Client, Upstream} {
+		policy := testPolicy()
+		assembling(policy)
+		own, peer := tcpPair(t)
+		up, far := tcpPairUnchecked()
+		l := New(Session{Policy: policy, Loops: ls, Inspector: inspector(func(Side, frame.Opcode, []byte) Result { return Result{} }), Inline: true})
+		l.Agree(0, deflating == Client)
+		l.Attach(up, nil, deflating == Upstream, deflating == Upstream)
+		l.Start(own, nil)
+		if got := l.Engine(); got != "pump" {
+			t.Errorf("deflating %v: on the %s", deflating, got)
+		}
+		l.End(End{Cause: Kicked})
+		peer.Close()
+		far.Close()
+		l.Finish()
+	}
+}
