@@ -542,8 +542,15 @@ func sessionsOn(p *Proxy, pool string) map[string]int {
 // for those, and no other.
 func (s *swarm) explain(logs *observer.ObservedLogs) {
 	s.t.Helper()
+	// A client is cut off before its session has ended and said so.
+	ended := len(s.clients) - len(s.alive())
+	closed := logs.FilterMessage("session closed")
+	for deadline := time.Now().Add(patience); closed.Len() < ended && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+		closed = logs.FilterMessage("session closed")
+	}
 	causes := make(map[string]int)
-	for _, line := range logs.FilterMessage("session closed").All() {
+	for _, line := range closed.All() {
 		causes[line.ContextMap()["cause"].(string)]++
 	}
 	aborted, restarted := 0, 0
