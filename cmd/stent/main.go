@@ -29,6 +29,8 @@ type commands struct {
 	Upstreams upstreamsCmd `cmd:"" help:"Look at the upstream pools of a running proxy."`
 	Tree      treeCmd      `cmd:"" help:"Print the supervision tree of a running proxy."`
 	Health    healthCmd    `cmd:"" help:"Say whether a running proxy is alive, for container health checks."`
+	Bench     benchCmd     `cmd:"" help:"Load a WebSocket that echoes, and measure it."`
+	BenchEcho benchEchoCmd `cmd:"" hidden:"" help:"Run the echo of deploy/bench."`
 	Version   versionCmd   `cmd:"" help:"Print version, commit and Go version."`
 }
 

@@ -1,0 +1,13 @@
+// Package bench is what `stent bench` runs: a WebSocket load generator whose
+// every message is one that an echo server has to send back unchanged.
+//
+// It is built to not flatter. Each echo is compared byte by byte. In rate
+// mode messages are due at times that were fixed beforehand and latency
+// counts from then, so a server that stalls is charged for every message
+// that it made wait (no coordinated omission), and for those that it never
+// answered. Two targets are compared by turns in one run, because the same
+// program costs something else a minute later.
+//
+// It speaks the protocol with package frame rather than through a WebSocket
+// client's side was itself what limited a run.
+package bench
