@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stentproxy/stent/proxy/frame"
@@ -43,6 +44,7 @@ type client struct {
 	message *message
 	id      uint32
 	wake    chan struct{} // for the sender, when it has to write
+	over    atomic.Bool   // it is not read any more
 
 	// Owned by the one reader.
 	in      []byte // what was read: in[at:]
@@ -78,7 +80,9 @@ func newClient(conn net.Conn, r *bufio.Reader, m *message, id uint32, inFlight i
 }
 
 // post sends n messages that were due at this time. It does not block: what
-// the socket might not take at once is left to the sender.
+// the socket might not take at once is left to the sender. An error says that
+// they are not sent; one that comes later leaves them without an echo, and
+// shows in the reader.
 func (c *client) post(n int, due int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -92,22 +96,23 @@ func (c *client) post(n int, due int64) error {
 		c.due.push(due)
 	}
 	c.unsent += n
-	return c.kick()
+	c.kick()
+	return nil
 }
 
 // kick has somebody write what is to be written. It is called with mu held.
-func (c *client) kick() error {
+func (c *client) kick() {
 	if c.writing {
-		return nil
+		return
 	}
 	if c.due.len()*len(c.message.frame) <= inlineBytes {
-		return c.flush()
+		c.flush()
+		return
 	}
 	select {
 	case c.wake <- struct{}{}:
 	default: // it has been told
 	}
-	return nil
 }
 
 // send writes what post does not, until stop is closed. A failed write shows
@@ -129,7 +134,7 @@ func (c *client) send(stop <-chan struct{}) {
 
 // flush writes all that is to be written. It is called with mu held, and
 // gives it up while it writes.
-func (c *client) flush() error {
+func (c *client) flush() {
 	m := c.message
 	c.writing = true
 	for c.err == nil && (c.unsent > 0 || len(c.pong) > 0) {
@@ -152,7 +157,6 @@ func (c *client) flush() error {
 		c.err = err
 	}
 	c.writing = false
-	return c.err
 }
 
 func (c *client) write(head, tail []byte) error {
@@ -264,7 +268,8 @@ func (c *client) end() error {
 		defer c.mu.Unlock()
 		// Of several pings the latest is enough (RFC 6455 section 5.5.3).
 		c.pong = frame.AppendFrame(c.pong[:0], frame.Header{Fin: true, Opcode: frame.Pong, Masked: true, Key: c.message.key}, c.control)
-		return c.kick()
+		c.kick()
+		return nil
 	case frame.Pong:
 		return nil
 	}

@@ -24,11 +24,8 @@ const (
 	progressEvery = 250 * time.Millisecond
 )
 
-// Errors that stand for messages.
-var (
-	errUnanswered = errors.New("unanswered messages")
-	errUnsent     = errors.New("messages not sent: their connection was lost")
-)
+// errUnanswered counts messages, not connections.
+var errUnanswered = errors.New("message unanswered")
 
 // round is one target under load, once.
 type round struct {
@@ -45,6 +42,7 @@ type round struct {
 	alive    atomic.Int64
 	dead     chan struct{} // closed when no connection is left
 	work     sync.WaitGroup
+	paced    chan struct{}      // closed when all that was due is posted, under rate
 	kill     context.CancelFunc // of sessions that take too long, under churn
 	echoes   *recorder
 	faults   faults
@@ -102,6 +100,7 @@ func (r *round) run(ctx context.Context) (result, error) {
 			c.post(r.InFlight, now) // an error shows in the reader
 		}
 	case Rate:
+		r.paced = make(chan struct{})
 		r.work.Go(r.pace)
 	case Idle, Churn:
 	}
@@ -117,6 +116,9 @@ func (r *round) run(ctx context.Context) (result, error) {
 	r.to.Store(to)
 	res.cpu, res.own = r.process.cpu()-cpu, ownCPU()-own
 	res.seconds = float64(to-from) / 1e9
+	if r.Mode == Rate {
+		<-r.paced // it may be behind, with messages that were due before
+	}
 	if r.Mode == Idle {
 		after := r.process.memory()
 		res.memory = (float64(after) - float64(before)) / float64(len(r.clients))
@@ -218,6 +220,7 @@ func (r *round) dial(ctx context.Context, id uint32, inFlight int) (*client, err
 // read reads one connection to its end.
 func (r *round) read(c *client) {
 	defer func() {
+		c.over.Store(true)
 		if r.alive.Add(-1) == 0 {
 			close(r.dead)
 		}
@@ -264,20 +267,19 @@ func (r *round) answered(id uint32, due []int64, now int64) {
 	}
 }
 
-// pace sends at the rate, in turn over the connections, until it is stopped.
+// pace sends at the rate, in turn over the connections, all that is due
+// until the measured time is over.
 func (r *round) pace() {
+	defer close(r.paced)
 	pace(r.epoch, time.Now(), r.Rate, func(n int, due int64) bool {
-		if r.stopped.Load() {
+		if due >= r.to.Load() {
 			return false
 		}
-		if n < 0 {
-			return true
-		}
-		if err := r.clients[n%len(r.clients)].post(1, due); err != nil && due >= r.from.Load() && due < r.to.Load() {
-			r.faults.add(errUnsent, 1)
+		if err := r.clients[n%len(r.clients)].post(1, due); err != nil && due >= r.from.Load() {
+			r.faults.add(fmt.Errorf("message not sent: %s", kindOf(err)), 1)
 		}
 		return true
-	}, func(ns int64) {
+	}, func(due int64) bool { return due < r.to.Load() }, func(ns int64) {
 		if now := r.now(); now >= r.from.Load() {
 			r.mu.Lock()
 			record(r.lag, ns)
@@ -355,11 +357,8 @@ func (r *round) missed(id uint32, due, now int64, err error) {
 
 // owed reports whether an echo is due on a connection that is alive.
 func (r *round) owed() bool {
-	if r.alive.Load() == 0 {
-		return false
-	}
 	for _, c := range r.clients {
-		if c.owes() {
+		if !c.over.Load() && c.owes() {
 			return true
 		}
 	}
