@@ -54,7 +54,8 @@ func (c benchCmd) Run(s streams) error {
 	if _, ok := errors.AsType[*bench.ConfigError](err); ok {
 		return usage("%w", err)
 	}
-	if ctx.Err() != nil && err != nil {
+	nothing := !slices.ContainsFunc(rep.Targets, func(t bench.TargetReport) bool { return t.Seconds > 0 })
+	if ctx.Err() != nil && nothing {
 		return errors.New("interrupted before anything was measured")
 	}
 	if err != nil {

@@ -22,13 +22,13 @@ type TargetReport struct {
 	Rounds  int     `json:"rounds"`
 	Seconds float64 `json:"seconds"` // measured, all rounds together
 
-	Messages          int64   `json:"messages,omitempty"` // echoes that came in the measured time
+	Messages          int64   `json:"messages"` // echoes that came in the measured time
 	MessagesPerSecond float64 `json:"messages_per_second,omitempty"`
 	BytesPerSecond    float64 `json:"bytes_per_second,omitempty"` // of payload, one way
-	Sessions          int64   `json:"sessions,omitempty"`         // under churn
+	Sessions          int64   `json:"sessions"`                   // under churn
 	SessionsPerSecond float64 `json:"sessions_per_second,omitempty"`
-	Alive             int64   `json:"alive,omitempty"` // under idle: connections that echo at the end
-	Lost              int64   `json:"lost,omitempty"`
+	Alive             int64   `json:"alive"` // under idle: connections that echo at the end
+	Lost              int64   `json:"lost"`
 
 	Latency *Latency `json:"latency_us,omitempty"` // of echoes; under churn of whole sessions
 	Connect *Latency `json:"connect_us,omitempty"` // from connect to 101

@@ -116,9 +116,10 @@ func TestModes(t *testing.T) {
 }
 
 // A server that stalls once is charged for every message that was due
-// meanwhile. With one in 100 of them charged, as where the generator waits
-// with the server, the 99th percentile would not show it.
+// meanwhile. A generator that waits with the server would have one such
+// message, far beyond the 99th percentile.
 func TestRateChargesAStall(t *testing.T) {
+	t.Parallel()
 	const stall = 400 * time.Millisecond
 	for _, tt := range []struct {
 		name string
@@ -129,6 +130,7 @@ func TestRateChargesAStall(t *testing.T) {
 		{"more than the sockets take", 128 << 10, 300},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			var messages atomic.Int64
 			cfg := short(Rate, serving(t, each(func(ctx context.Context, c *websocket.Conn) {
 				for {
@@ -162,6 +164,7 @@ func TestRateChargesAStall(t *testing.T) {
 
 // What is never answered counts, with the time that it was waited for.
 func TestUnansweredMessagesCount(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	var messages atomic.Int64
 	cfg := short(Rate, serving(t, each(func(serving context.Context, c *websocket.Conn) {
@@ -298,6 +301,7 @@ func TestTargetsThatAreRefused(t *testing.T) {
 
 // A target may take one WebSocket and refuse more.
 func TestRefusedWhileConnecting(t *testing.T) {
+	t.Parallel()
 	echo := NewServer()
 	defer echo.Close()
 	var n atomic.Int64
@@ -320,6 +324,7 @@ func TestRefusedWhileConnecting(t *testing.T) {
 }
 
 func TestIdleFindsTheLost(t *testing.T) {
+	t.Parallel()
 	var n atomic.Int64
 	cfg := short(Idle, serving(t, each(func(ctx context.Context, c *websocket.Conn) {
 		ends := n.Add(1) == 3 // the second after the probe
@@ -424,6 +429,7 @@ func TestInterruptedKeepsWhatItHas(t *testing.T) {
 }
 
 func TestTLSAndHeaders(t *testing.T) {
+	t.Parallel()
 	echo := NewServer()
 	defer echo.Close()
 	var wrong atomic.Pointer[http.Request]
@@ -478,6 +484,7 @@ func TestConfig(t *testing.T) {
 
 // The names are what scripts read.
 func TestReportJSON(t *testing.T) {
+	t.Parallel()
 	rep := run(t, short(Echo, echoing(t), echoing(t)))
 	data, err := json.Marshal(rep)
 	if err != nil {
