@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"os"
 	"sync"
 )
 
@@ -39,7 +40,11 @@ func (f *faults) all() map[string]int64 {
 // kindOf leaves out what differs from one connection to the next.
 func kindOf(err error) string {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
-		return op.Op + ": " + op.Err.Error()
+		cause := op.Err
+		if call, ok := cause.(*os.SyscallError); ok {
+			cause = call.Err // it names the call again
+		}
+		return op.Op + ": " + cause.Error()
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return "the connection ended"

@@ -24,8 +24,11 @@ const (
 	progressEvery = 250 * time.Millisecond
 )
 
-// errUnanswered counts messages, not connections.
-var errUnanswered = errors.New("message unanswered")
+// Errors that count messages, not connections.
+var (
+	errUnanswered = errors.New("message unanswered")
+	errTooFast    = errors.New("message not sent: the rate is more than the generator can send")
+)
 
 // round is one target under load, once.
 type round struct {
@@ -85,26 +88,10 @@ func (r *round) now() int64 { return int64(time.Since(r.epoch)) }
 func (r *round) run(ctx context.Context) (result, error) {
 	var res result
 	before := r.process.memory()
-	if r.Mode == Churn {
-		r.churn(ctx)
-	} else {
-		if err := r.open(ctx); err != nil {
-			return res, err
-		}
-		defer r.leave()
+	if err := r.begin(ctx); err != nil {
+		return res, err
 	}
-	switch r.Mode {
-	case Echo, Bulk:
-		now := r.now()
-		for _, c := range r.clients {
-			c.post(r.InFlight, now) // an error shows in the reader
-		}
-	case Rate:
-		r.paced = make(chan struct{})
-		r.work.Go(r.pace)
-	case Idle, Churn:
-	}
-
+	defer r.leave()
 	if r.Mode != Idle {
 		r.wait(ctx, Warming, r.Warmup)
 	}
@@ -136,6 +123,29 @@ func (r *round) run(ctx context.Context) (result, error) {
 	defer r.mu.Unlock()
 	res.connect, res.lag, res.faults = r.connect, r.lag, r.faults.all()
 	return res, nil
+}
+
+// begin puts the target under load.
+func (r *round) begin(ctx context.Context) error {
+	if r.Mode == Churn {
+		r.churn(ctx)
+		return nil
+	}
+	if err := r.open(ctx); err != nil {
+		return err
+	}
+	switch r.Mode {
+	case Echo, Bulk:
+		now := r.now()
+		for _, c := range r.clients {
+			c.post(r.InFlight, now) // an error shows in the reader
+		}
+	case Rate:
+		r.paced = make(chan struct{})
+		r.work.Go(func() { r.pace(ctx) })
+	case Idle, Churn:
+	}
+	return nil
 }
 
 // open opens the connections and starts what reads and writes them. Idle
@@ -269,10 +279,15 @@ func (r *round) answered(id uint32, due []int64, now int64) {
 
 // pace sends at the rate, in turn over the connections, all that is due
 // until the measured time is over.
-func (r *round) pace() {
+func (r *round) pace(ctx context.Context) {
 	defer close(r.paced)
 	pace(r.epoch, time.Now(), r.Rate, func(n int, due int64) bool {
-		if due >= r.to.Load() {
+		to := r.to.Load()
+		if due >= to {
+			return false
+		}
+		if to != never && r.now() > to+int64(grace(ctx)) {
+			r.faults.add(errTooFast, 1+int64(float64(to-due)/1e9*r.Rate))
 			return false
 		}
 		if err := r.clients[n%len(r.clients)].post(1, due); err != nil && due >= r.from.Load() {

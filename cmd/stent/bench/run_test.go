@@ -4,14 +4,17 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -198,6 +201,22 @@ func TestUnansweredMessagesCount(t *testing.T) {
 	}
 }
 
+// A rate that no machine sends is an error, not a run that never ends.
+func TestRateBeyondTheGenerator(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cfg := short(Rate, echoing(t))
+	cfg.Rate, cfg.Size, cfg.Duration, cfg.Warmup = maxRate, 10_000, time.Minute, 0
+	cfg.Progress = func(Progress) { cancel() }
+	rep, err := Run(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := rep.Targets[0]; got.ErrorsByReason[errTooFast.Error()]+got.ErrorsByReason["message not sent: "+errOverloaded.Error()] == 0 {
+		t.Errorf("got %v, want messages that were not sent", got.ErrorsByReason)
+	}
+}
+
 func TestBrokenEchoIsFound(t *testing.T) {
 	type answer func(ctx context.Context, c *websocket.Conn, data []byte)
 	write := func(ctx context.Context, c *websocket.Conn, data []byte) { c.Write(ctx, websocket.MessageBinary, data) }
@@ -373,6 +392,29 @@ func TestCompare(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestKindOf(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{&net.OpError{Op: "read", Net: "tcp", Addr: &net.TCPAddr{Port: 1}, Err: os.NewSyscallError("read", syscall.ECONNRESET)}, "read: connection reset by peer"},
+		{fmt.Errorf("connect: %w", &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}), "dial: connection refused"},
+		{fmt.Errorf("read the answer: %w", io.ErrUnexpectedEOF), "the connection ended"},
+		{errBroken, "broken echo"},
+	} {
+		if got := kindOf(tt.err); got != tt.want {
+			t.Errorf("%v: got %q, want %q", tt.err, got, tt.want)
+		}
+	}
+	var f faults
+	for n := range 2 * maxKinds {
+		f.add(fmt.Errorf("kind %d", n), 1)
+	}
+	if got := f.all(); len(got) > maxKinds+1 || got["others"] == 0 {
+		t.Errorf("got %d kinds", len(got))
 	}
 }
 
