@@ -38,7 +38,7 @@ func TestBench(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			url := benchTarget(t)
-			code, stdout, stderr := stent(t, "bench", url, "--mode", mode, "-n", "4", "--duration", "100ms", "--warmup", "0s")
+			code, stdout, stderr := stent(t, "bench", url, "--mode", mode, "-n", "4", "--duration", "500ms", "--warmup", "0s")
 			if code != 0 || stderr != "" {
 				t.Fatalf("got %d, %q", code, stderr)
 			}
@@ -53,7 +53,7 @@ func TestBench(t *testing.T) {
 
 func TestBenchCompareJSON(t *testing.T) {
 	a, b := benchTarget(t), benchTarget(t)
-	args := []string{"bench", a, "--compare", b, "-n", "2", "--duration", "100ms", "--warmup", "0s"}
+	args := []string{"bench", a, "--compare", b, "-n", "2", "--duration", "1s", "--warmup", "0s"}
 	code, stdout, stderr := stent(t, append(args, "--json")...)
 	if code != 0 || stderr != "" {
 		t.Fatalf("got %d, %q", code, stderr)
@@ -167,7 +167,7 @@ func TestBenchEcho(t *testing.T) {
 	address := freeAddress(t)
 	echo := startProcess(t, nil, "bench-echo", "--listen", address)
 	open(t, address).CloseNow()
-	args := []string{"bench", "ws://" + address, "-n", "2", "--duration", "100ms", "--warmup", "0s"}
+	args := []string{"bench", "ws://" + address, "-n", "2", "--duration", "500ms", "--warmup", "0s"}
 	if runtime.GOOS == "linux" {
 		args = append(args, "--cpu", strconv.Itoa(echo.Process.Pid))
 	}

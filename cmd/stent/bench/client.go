@@ -345,10 +345,11 @@ func (c *client) goodbye() error {
 
 // leave makes a whole closing handshake, for those who have no reader: the
 // end of the connection is the server's to make (RFC 6455 section 7.1.1).
-func (c *client) leave() error {
+func (c *client) leave(timeout time.Duration) error {
 	if err := c.goodbye(); err != nil {
 		return fmt.Errorf("send the close frame: %w", err)
 	}
+	c.conn.SetDeadline(time.Now().Add(timeout))
 	for {
 		if _, err := c.receive(); errors.Is(err, errClosed) {
 			break

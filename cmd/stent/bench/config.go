@@ -44,6 +44,9 @@ type Config struct {
 	// Progress, where set, is called a few times a second, never by two
 	// goroutines at once.
 	Progress func(Progress)
+
+	patience time.Duration // with what is due at the end; zero is drainTimeout
+	hurry    time.Duration // the same where the run is interrupted; zero is interruptedTimeout
 }
 
 // Progress is what a run has come to.
@@ -90,6 +93,12 @@ func (c Config) complete() (Config, error) {
 		if c.Mode == Bulk {
 			c.Size = bulkSize
 		}
+	}
+	if c.patience == 0 {
+		c.patience = drainTimeout
+	}
+	if c.hurry == 0 {
+		c.hurry = interruptedTimeout
 	}
 	switch {
 	case len(c.Targets) < 1 || len(c.Targets) > 2:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,7 +38,7 @@ type round struct {
 	progress func(Phase, time.Duration, time.Duration, int64)
 
 	epoch    time.Time
-	from, to atomic.Int64 // the measured time, in nanoseconds since epoch
+	from, to atomic.Int64 // the measured time, in nanoseconds since epoch; set before there is load
 	stopped  atomic.Bool  // no message any more, and ends are no faults
 	clients  []*client
 	alive    atomic.Int64
@@ -68,16 +67,11 @@ type result struct {
 	faults        map[string]int64
 }
 
-const never = math.MaxInt64
-
 func newRound(cfg Config, d *dialer, m *message, process watched, progress func(Phase, time.Duration, time.Duration, int64)) *round {
-	r := &round{
+	return &round{
 		Config: cfg, dialer: d, message: m, process: process, progress: progress,
 		epoch: time.Now(), dead: make(chan struct{}), echoes: newRecorder(), connect: newHistogram(), lag: newHistogram(),
 	}
-	r.from.Store(never)
-	r.to.Store(never)
-	return r
 }
 
 // now is the time since epoch, in nanoseconds.
@@ -92,17 +86,17 @@ func (r *round) run(ctx context.Context) (result, error) {
 		return res, err
 	}
 	defer r.leave()
-	if r.Mode != Idle {
-		r.wait(ctx, Warming, r.Warmup)
-	}
+	r.wait(ctx, Warming, r.from.Load())
+	begun := r.now()
 	cpu, own := r.process.cpu(), ownCPU()
-	from := r.now()
-	r.from.Store(from)
-	r.wait(ctx, Measuring, r.Duration)
-	to := r.now()
-	r.to.Store(to)
-	res.cpu, res.own = r.process.cpu()-cpu, ownCPU()-own
+	r.wait(ctx, Measuring, r.to.Load())
+	ended := r.now()
+	r.cut(ended)
+	from, to := r.from.Load(), r.to.Load()
 	res.seconds = float64(to-from) / 1e9
+	// The CPU is looked at a little late, at both ends.
+	part := float64(to-from) / float64(max(ended-begun, 1))
+	res.cpu, res.own = (r.process.cpu()-cpu)*part, (ownCPU()-own)*part
 	if r.Mode == Rate {
 		<-r.paced // it may be behind, with messages that were due before
 	}
@@ -127,13 +121,12 @@ func (r *round) run(ctx context.Context) (result, error) {
 
 // begin puts the target under load.
 func (r *round) begin(ctx context.Context) error {
-	if r.Mode == Churn {
-		r.churn(ctx)
-		return nil
+	if r.Mode != Churn {
+		if err := r.open(ctx); err != nil {
+			return err
+		}
 	}
-	if err := r.open(ctx); err != nil {
-		return err
-	}
+	r.schedule()
 	switch r.Mode {
 	case Echo, Bulk:
 		now := r.now()
@@ -143,9 +136,27 @@ func (r *round) begin(ctx context.Context) error {
 	case Rate:
 		r.paced = make(chan struct{})
 		r.work.Go(func() { r.pace(ctx) })
-	case Idle, Churn:
+	case Churn:
+		r.churn(ctx)
+	case Idle:
 	}
 	return nil
+}
+
+// schedule sets the measured time beforehand, so that no message can be due
+// in it and not be counted.
+func (r *round) schedule() {
+	from := r.now()
+	if r.Mode != Idle {
+		from += int64(r.Warmup)
+	}
+	r.from.Store(from)
+	r.to.Store(from + int64(r.Duration))
+}
+
+// cut ends the measured time now, where that is before it is over.
+func (r *round) cut(now int64) {
+	r.to.Store(min(r.to.Load(), max(now, r.from.Load())))
 }
 
 // open opens the connections and starts what reads and writes them. Idle
@@ -165,7 +176,7 @@ func (r *round) open(ctx context.Context) error {
 				}
 				c, err := r.dial(ctx, uint32(i), r.InFlight)
 				if err == nil && r.Mode == Idle {
-					if err = c.echo(r.now(), drainTimeout); err != nil {
+					if err = c.echo(r.now(), r.patience); err != nil {
 						c.conn.Close()
 						err = fmt.Errorf("the first echo: %w", err)
 					}
@@ -286,7 +297,7 @@ func (r *round) pace(ctx context.Context) {
 		if due >= to {
 			return false
 		}
-		if to != never && r.now() > to+int64(grace(ctx)) {
+		if r.now() > to+int64(r.grace(ctx)) {
 			r.faults.add(errTooFast, 1+int64(float64(to-due)/1e9*r.Rate))
 			return false
 		}
@@ -311,9 +322,9 @@ func (r *round) prove() {
 	}
 }
 
-// wait lets d pass, or what is left of it when ctx ends or no connection is
-// left.
-func (r *round) wait(ctx context.Context, phase Phase, d time.Duration) {
+// wait returns at a time, or when ctx ends or no connection is left.
+func (r *round) wait(ctx context.Context, phase Phase, until int64) {
+	d := time.Duration(until - r.now())
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	begun := time.Now()
@@ -326,24 +337,24 @@ func (r *round) wait(ctx context.Context, phase Phase, d time.Duration) {
 		case <-r.dead:
 			return
 		case <-ticker.C:
-			r.progress(phase, time.Since(begun), d, r.echoes.count())
+			r.progress(phase, time.Since(begun), d.Round(time.Millisecond), r.echoes.count())
 		}
 	}
 }
 
 // grace is how long what is due is waited for.
-func grace(ctx context.Context) time.Duration {
+func (r *round) grace(ctx context.Context) time.Duration {
 	if ctx.Err() != nil {
-		return interruptedTimeout
+		return r.hurry
 	}
-	return drainTimeout
+	return r.patience
 }
 
 // drain waits for the echoes that are due. What does not come is recorded
 // with the time that it was waited for: left out, it would make a server
 // that stalls look good.
 func (r *round) drain(ctx context.Context) {
-	for begun := time.Now(); r.owed() && time.Since(begun) < grace(ctx); {
+	for begun := time.Now(); r.owed() && time.Since(begun) < r.grace(ctx); {
 		time.Sleep(time.Millisecond)
 	}
 	now := r.now()
@@ -406,7 +417,7 @@ func (r *round) churn(ctx context.Context) {
 				switch now := r.now(); {
 				case err == nil:
 					r.answered(id, []int64{due}, now)
-				case r.to.Load() != never:
+				case now >= r.to.Load():
 					r.missed(id, due, now, err)
 				default:
 					r.faults.add(err, 1)
@@ -420,7 +431,7 @@ func (r *round) churn(ctx context.Context) {
 // end waits for churn's workers, whose sessions are killed when they take
 // too long.
 func (r *round) end(ctx context.Context) {
-	timer := time.AfterFunc(grace(ctx), r.kill)
+	timer := time.AfterFunc(r.grace(ctx), r.kill)
 	defer timer.Stop()
 	defer r.kill()
 	r.work.Wait()
@@ -447,8 +458,8 @@ func (r *round) session(ctx context.Context, id uint32, due int64) error {
 	}
 	defer c.conn.Close()
 	defer context.AfterFunc(ctx, func() { c.conn.Close() })()
-	if err := c.echo(due, drainTimeout); err != nil {
+	if err := c.echo(due, r.patience); err != nil {
 		return err
 	}
-	return c.leave()
+	return c.leave(r.patience)
 }

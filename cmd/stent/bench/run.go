@@ -69,7 +69,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 			if err != nil && ctx.Err() == nil {
 				return Report{}, fmt.Errorf("%s: %w", cfg.Targets[i].URL, err)
 			}
-			if err == nil && res.seconds > 0 {
+			if err == nil && (res.seconds > 0 || len(res.faults) > 0) { // which may have ended it in the warm-up
 				results[i] = append(results[i], res)
 			}
 			if ctx.Err() != nil {
