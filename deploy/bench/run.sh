@@ -124,9 +124,13 @@ for scenario in "${scenarios[@]}"; do
 	for peer in "${peers[@]}"; do
 		proxy stent
 		proxy "$peer"
+		# In the background, so that a signal does not wait for its end.
 		# shellcheck disable=SC2086 # flags are words
 		"${load_cores[@]}" "$stent" bench "ws://127.0.0.1:${ports[stent]}" --compare "ws://127.0.0.1:${ports[$peer]}" \
-			--cpu "${pids[stent]},${pids[$peer]}" --duration "$duration" ${flags[$scenario]} >"$report"
+			--cpu "${pids[stent]},${pids[$peer]}" --duration "$duration" ${flags[$scenario]} >"$report" &
+		pids[bench]=$!
+		wait "${pids[bench]}"
+		unset "pids[bench]"
 		stop stent "$peer"
 		{ echo "== $scenario, stent and $peer"; cat "$report"; echo; } >&2
 		line "$scenario" "$peer" "$(cell 'CPU per (message|session)' "$report")" "$(cell 'per second' "$report")" \
