@@ -161,19 +161,18 @@ func printBench(w io.Writer, rep bench.Report) error {
 	}
 	b := benchTable{table: newTable(w, header...), rep: rep}
 	b.row("measured", nil, func(t bench.TargetReport) string { return seconds(t.Seconds) })
-	b.row("messages", nil, func(t bench.TargetReport) string { return amount(t.Messages) })
-	b.row("sessions", nil, func(t bench.TargetReport) string { return amount(t.Sessions) })
-	b.row("alive", nil, func(t bench.TargetReport) string { return amount(t.Alive) })
-	b.row("lost", nil, func(t bench.TargetReport) string { return amount(t.Lost) })
-	b.row("per second", ratio.PerSecond, func(t bench.TargetReport) string {
-		return number(t.MessagesPerSecond + t.SessionsPerSecond)
-	})
-	b.row("payload, each way", nil, func(t bench.TargetReport) string {
-		if t.BytesPerSecond == 0 {
-			return ""
-		}
-		return humanize.IBytes(uint64(t.BytesPerSecond)) + "/s"
-	})
+	switch rep.Mode { // a zero among these is a result
+	case bench.Echo, bench.Rate, bench.Bulk:
+		b.row("messages", nil, func(t bench.TargetReport) string { return humanize.Comma(t.Messages) })
+		b.row("per second", ratio.PerSecond, func(t bench.TargetReport) string { return number(t.MessagesPerSecond) })
+		b.row("payload, each way", nil, func(t bench.TargetReport) string { return humanize.IBytes(uint64(t.BytesPerSecond)) + "/s" })
+	case bench.Churn:
+		b.row("sessions", nil, func(t bench.TargetReport) string { return humanize.Comma(t.Sessions) })
+		b.row("per second", ratio.PerSecond, func(t bench.TargetReport) string { return number(t.SessionsPerSecond) })
+	case bench.Idle:
+		b.row("alive", nil, func(t bench.TargetReport) string { return humanize.Comma(t.Alive) })
+		b.row("lost", nil, func(t bench.TargetReport) string { return humanize.Comma(t.Lost) })
+	}
 	for _, q := range []struct {
 		name  string
 		ratio *bench.Ratio
@@ -221,7 +220,7 @@ func printBench(w io.Writer, rep bench.Report) error {
 		return strconv.FormatFloat(t.GeneratorCPU, 'f', 2, 64)
 	})
 	b.row("generator's lag p99", nil, func(t bench.TargetReport) string { return quantile(t.Lag, p99) })
-	b.row("errors", nil, func(t bench.TargetReport) string { return amount(t.Errors) })
+	b.row("errors", nil, func(t bench.TargetReport) string { return humanize.Comma(t.Errors) })
 	return b.flush()
 }
 
@@ -246,24 +245,12 @@ func (b benchTable) row(name string, ratio *bench.Ratio, value func(bench.Target
 	b.table.row(cells...)
 }
 
-// amount is empty for none.
-func amount(n int64) string {
-	if n == 0 {
-		return ""
-	}
-	return humanize.Comma(n)
-}
-
-// number shows three digits at least.
+// number shows a small one with its hundredths.
 func number(x float64) string {
-	switch {
-	case x == 0:
-		return ""
-	case x < 100:
+	if x < 100 {
 		return strconv.FormatFloat(x, 'f', 2, 64)
-	default:
-		return humanize.Comma(int64(x))
 	}
+	return humanize.Comma(int64(x))
 }
 
 func seconds(s float64) string { return strconv.FormatFloat(s, 'f', 1, 64) + " s" }

@@ -32,7 +32,7 @@ func TestBench(t *testing.T) {
 		"echo":  {"echo: 4 connections, 64 B messages, 1 in flight on each", "per second", "latency p99.9"},
 		"rate":  {"1,000 a second in all", "latency p99"},
 		"idle":  {"alive", "handshake p50"},
-		"churn": {"sessions", "latency p50", "handshake p99"},
+		"churn": {"sessions", "per second", "handshake p99"},
 		"bulk":  {"1.0 MiB messages", "payload, each way", "iB/s"},
 	} {
 		t.Run(mode, func(t *testing.T) {
@@ -167,7 +167,7 @@ func TestBenchEcho(t *testing.T) {
 	address := freeAddress(t)
 	echo := startProcess(t, nil, "bench-echo", "--listen", address)
 	open(t, address).CloseNow()
-	args := []string{"bench", "ws://" + address, "-n", "2", "--duration", "500ms", "--warmup", "0s"}
+	args := []string{"bench", "ws://" + address, "-n", "2", "--duration", "1s", "--warmup", "0s"}
 	if runtime.GOOS == "linux" {
 		args = append(args, "--cpu", strconv.Itoa(echo.Process.Pid))
 	}
