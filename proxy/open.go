@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha1"
@@ -99,8 +100,8 @@ func (p *Proxy) newSession(rt *route, r *http.Request, info *plug.Info) *Session
 	if rt.hostTarget {
 		host = ""
 	}
-	s.base = appendHeader(nil, up)
-	s.shake = upstream.Handshake{RequestURI: rt.endpoint.UpURI(r), Host: host, ID: info.ID, IP: info.ClientIP.String()}
+	s.base = bytes.Clone(appendHeader(make([]byte, 0, 1<<10), up)) // no longer than it is
+	s.shake = &upstream.Handshake{RequestURI: rt.endpoint.UpURI(r), Host: host, ID: info.ID, IP: info.ClientIP.String()}
 	s.intensity = crashIntensity
 	if c := rt.continuity; c != nil {
 		s.intensity = supervisor.Intensity{Max: c.MaxRestarts, Window: time.Duration(c.MaxSeconds * float64(time.Second))}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"net/http"
 	"net/textproto"
 	"sync"
@@ -54,8 +55,8 @@ type Session struct {
 	link   *relay.Link
 
 	// handshake, as it goes up with each dial
-	shake upstream.Handshake
-	base  []byte // header lines without what is negotiated
+	shake *upstream.Handshake // nil when there is no further dial
+	base  []byte              // header lines without what is negotiated
 	offer http.Header
 
 	// owned by the worker, one Serve at a time
@@ -81,6 +82,7 @@ type Session struct {
 	heldAt   atomic.Int64 // unix nanoseconds of the current hold's start; 0 is none
 	moveTo   atomic.Pointer[upstream.Target]
 	prepaid  atomic.Bool // the next redial has its place in redial_rate
+	dialling atomic.Pointer[context.CancelFunc]
 
 	subprotocol atomic.Pointer[string] // as the client was told; nil before
 }
@@ -178,6 +180,9 @@ func (s *Session) Close(code int, reason string) {
 // end decides the session's end, unless it is decided.
 func (s *Session) end(e End) {
 	s.link.End(e)
+	if cancel := s.dialling.Load(); cancel != nil {
+		(*cancel)()
+	}
 	s.setState(Closing)
 }
 

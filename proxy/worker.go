@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -45,12 +46,52 @@ func (w *worker) Serve(ctx context.Context) error {
 }
 
 func (s *Session) serve(ctx context.Context, crashed bool) error {
+	if begun, err := s.aside(func() (bool, error) { return s.begin(ctx, crashed) }); !begun {
+		return err
+	}
+	s.proxy.fault(s, faultRun)
+	return s.run()
+}
+
+// aside runs a step in a goroutine of its own and joins it: the deep stack
+// that dialling grows is gone afterwards, while the worker's stays for hours.
+func (s *Session) aside(step func() (bool, error)) (begun bool, err error) {
+	var crash *stepPanic
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if v := recover(); v != nil {
+				crash = &stepPanic{v, debug.Stack()}
+			}
+		}()
+		begun, err = step()
+	}()
+	<-done
+	if crash != nil {
+		panic(crash) // the worker's own: its supervisor hears of it
+	}
+	return begun, err
+}
+
+// stepPanic is a panic that has come up beside the worker.
+type stepPanic struct {
+	value any
+	stack []byte
+}
+
+// Error says what the panic was and where.
+func (p *stepPanic) Error() string { return fmt.Sprintf("%v\n%s", p.value, p.stack) }
+
+// begin gives the session an upstream, and the client its 101 where it has
+// none. It returns false when the session is over, or can't go on for now.
+func (s *Session) begin(ctx context.Context, crashed bool) (bool, error) {
 	if crashed && !s.intensity.Allow(time.Now()) {
 		s.end(End{Cause: relay.Failed, Err: errIntensity})
 		if !s.answered {
-			return s.refused(internalError())
+			return false, s.refused(internalError())
 		}
-		return s.finish()
+		return false, s.finish()
 	}
 	if crashed && !s.link.Attached() {
 		s.closeUpstream() // it was dialled, and that is all
@@ -58,18 +99,17 @@ func (s *Session) serve(ctx context.Context, crashed bool) error {
 	s.proxy.fault(s, faultServe)
 	switch {
 	case !s.answered:
-		if err := s.first(ctx); err != nil {
-			return s.refused(err)
+		if err := s.first(); err != nil {
+			return false, s.refused(err)
 		}
 	case !s.link.Attached():
 		if err := s.again(ctx); err != nil {
-			return s.finish()
+			return false, s.finish()
 		}
 	case s.waiting != nil:
 		s.resumed() // a panic came between
 	}
-	s.proxy.fault(s, faultRun)
-	return s.run()
+	return true, nil
 }
 
 // run stays with the attached upstream.
@@ -104,7 +144,10 @@ func (s *Session) run() error {
 
 // first dials the first upstream and has the client answered. With
 // accept_early the client is answered before, and held.
-func (s *Session) first(ctx context.Context) error {
+func (s *Session) first() error {
+	// Not the worker's context: each that is derived from it would leave its
+	// traces there for as long as the session lives.
+	ctx := context.Background()
 	switch {
 	case s.route.alone:
 		s.agreed = s.route.extensions.agree(s.offer, aloneAnswer(s.offer))
@@ -159,6 +202,9 @@ func (s *Session) admit(header http.Header) error {
 	s.subprotocol.Store(&s.agreed.Subprotocol)
 	s.opening = nil
 	s.offer = nil
+	if s.route.continuity == nil {
+		s.shake = nil
+	}
 	s.opened101()
 	s.link.Agree(s.agreed.Rsv, s.agreed.Deflate)
 	s.start(c)
@@ -251,31 +297,26 @@ func refusedForGood(err error) bool {
 	return true
 }
 
-// dial dials once, in a goroutine of its own: the deep stack that TLS and
-// resolving grow is gone afterwards, while the worker's stays for hours.
-func (s *Session) dial(ctx context.Context, pool *upstream.Pool) (*upstream.Conn, error) {
+// dial dials once. The session's end ends it, and so does ctx's.
+func (s *Session) dial(ctx context.Context, pool *upstream.Pool) (conn *upstream.Conn, err error) {
 	if pool == nil {
 		return nil, errNoPool
 	}
 	s.proxy.fault(s, faultDial)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer s.whenDone(cancel)()
+	s.dialling.Store(&cancel)
+	defer s.dialling.Store(nil)
+	if s.link.Ended() != nil {
+		cancel()
+	}
 	shake := s.handshake()
-	var conn *upstream.Conn
-	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer func() {
-			if v := recover(); v != nil {
-				err = fmt.Errorf("dial upstream: panic: %v", v)
-			}
-		}()
-		conn, err = pool.Dial(ctx, &shake)
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("dial upstream: panic: %v", v)
+		}
 	}()
-	<-done
-	if err == nil {
+	if conn, err = pool.Dial(ctx, &shake); err == nil {
 		s.upstream = conn
 	}
 	return conn, err
@@ -283,7 +324,7 @@ func (s *Session) dial(ctx context.Context, pool *upstream.Pool) (*upstream.Conn
 
 // handshake is what goes up with one dial.
 func (s *Session) handshake() upstream.Handshake {
-	h := s.shake
+	h := *s.shake
 	first := !s.answered
 	rule := s.route.extensions
 	var extra []byte
@@ -338,6 +379,7 @@ func (s *Session) attach(conn *upstream.Conn, header http.Header) bool {
 	if !s.link.Attach(conn.Conn, early, inflate, deflate) {
 		return false
 	}
+	conn.Conn = nil // the Link's
 	s.proxy.fault(s, faultAttached)
 	return true
 }

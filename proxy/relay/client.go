@@ -26,7 +26,7 @@ func (l *Link) serveClient() {
 	}
 	l.hold.reset()
 	l.up.pend.reset()
-	l.scratch[Client].reset()
+	l.forget(Client)
 	l.drainClient()
 }
 

@@ -33,46 +33,34 @@ const maxControls = 4 * (frame.MaxControl + frame.MaxHeader)
 // leg is one connection of a session. One goroutine reads it; any may
 // write, one at a time.
 type leg struct {
+	*line // nil on a loop
+
 	// static
-	conn    net.Conn
-	raw     syscall.RawConn // nil: conn has no descriptor of its own
-	masked  bool            // what is written is masked: the leg is an upstream
-	stall   time.Duration   // how long a write may take nothing
-	sock    *socket         // the leg's place on a loop; nil: the pump's
-	deflate bool            // permessage-deflate is ours on this leg
+	masked  bool          // what is written is masked: the leg is an upstream
+	deflate bool          // permessage-deflate is ours on this leg
+	stall   time.Duration // how long a write may take nothing
+	sock    *socket       // the leg's place on a loop; nil: the pump's
 
 	// owned by the reader
-	carry    gathered // bytes read and not consumed yet
-	fresh    bool     // carry has not been looked at
-	front    []byte   // what a leg without a descriptor waits with
-	large    bool     // the last chunk filled its buffer
-	readRaw  func(fd uintptr) bool
-	chunk    *buffer
-	n        int
-	readErr  error
-	deadline instant // the armed read deadline; 0 is none
+	carry gathered // bytes read and not consumed yet
+	fresh bool     // carry has not been looked at
 
-	heard atomic.Int64  // instant of the last chunk
-	woken atomic.Bool   // the reader is to look up
-	kick  chan struct{} // the same for a reader that rests
+	heard atomic.Int64 // instant of the last chunk
 
-	wmu sync.Mutex
 	// guarded by wmu
-	atFrame, atMessage bool    // where the stream that was written stands
-	broken             error   // a write failed; the stream is cut
-	armed              instant // when the write deadline was last set
+	atFrame, atMessage bool  // where the stream that was written stands
+	broken             error // a write failed; the stream is cut
 
-	closed atomic.Bool  // our close frame is out; nothing follows; set under wmu
-	bound  atomic.Int64 // instant that no write goes beyond; 0 is none
+	closed atomic.Bool // our close frame is out; nothing follows; set under wmu
 
 	pending atomic.Bool // something below waits to be written
 	asked   atomic.Bool // whoever holds wmu is to look at it before letting go
 	mu      sync.Mutex
 	// guarded by mu
+	polite   bool   // closing waits for a message boundary
 	controls []byte // frames that wait for a frame boundary
 	messages []byte // frames that wait for a message boundary
 	closing  []byte // our close frame
-	polite   bool   // closing waits for a message boundary
 	pings    pings
 
 	// guarded by the link's mu, of an upstream
@@ -83,10 +71,34 @@ type leg struct {
 	readBy instant // when to stop reading a failed or left one
 }
 
+// line is what a leg is on the pump: a connection that is waited for.
+type line struct {
+	// static
+	conn net.Conn
+	raw  syscall.RawConn // nil: conn has no descriptor of its own
+
+	// owned by the reader
+	front    []byte // what a leg without a descriptor waits with
+	large    bool   // the last chunk filled its buffer
+	readRaw  func(fd uintptr) bool
+	chunk    *buffer
+	n        int
+	readErr  error
+	deadline instant // the armed read deadline; 0 is none
+
+	woken atomic.Bool   // the reader is to look up
+	kick  chan struct{} // the same for a reader that rests
+
+	wmu   sync.Mutex
+	armed instant // when the write deadline was last set; guarded by wmu
+
+	bound atomic.Int64 // instant that no write goes beyond; 0 is none
+}
+
 // newLeg wraps conn. Early are bytes of its stream that were read already.
 func newLeg(conn net.Conn, early []byte, side Side, p *Policy) *leg {
-	l := &leg{conn: conn, masked: side == Upstream, stall: p.Timeouts.Write,
-		atFrame: true, atMessage: true, kick: make(chan struct{}, 1)}
+	l := &leg{line: &line{conn: conn, kick: make(chan struct{}, 1)},
+		masked: side == Upstream, stall: p.Timeouts.Write, atFrame: true, atMessage: true}
 	if sc, ok := conn.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			l.raw, l.readRaw = raw, l.readReady

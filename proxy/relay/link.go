@@ -76,7 +76,7 @@ type Link struct {
 	Session
 	opened instant
 	done   chan struct{} // closed when the session's end is decided
-	ending chan struct{} // closed when its close frames are written
+	ending chan struct{} // closed when its close frames are written, by the pump
 
 	// Counters counts what each Side sent.
 	Counters [2]Counters
@@ -96,7 +96,7 @@ type Link struct {
 	greeted *leg          // the upstream whose greeting is not answered yet
 	begun   *leg          // the upstream that has a part of the current client message
 	replay  recorder      // the first messages
-	scratch [2]scratch    // by Side; [Upstream] is owned by Run
+	scratch *[2]scratch   // by Side, where messages are looked at; [Upstream] is owned by Run
 	wait    time.Duration // of a pause that a rate asks for
 
 	// owned by Run
@@ -121,6 +121,13 @@ type Link struct {
 // scratch is the memory for one side's message while it is looked at.
 type scratch struct{ plain, inflated, replay gathered }
 
+// forget gives back what a side's last message took.
+func (l *Link) forget(from Side) {
+	if l.scratch != nil {
+		l.scratch[from].reset()
+	}
+}
+
 func (s *scratch) reset() {
 	s.plain.reset()
 	s.inflated.reset()
@@ -138,7 +145,10 @@ type farewell struct {
 // New returns a Link without connections.
 func New(s Session) *Link {
 	t := now()
-	l := &Link{Session: s, opened: t, done: make(chan struct{}), ending: make(chan struct{})}
+	l := &Link{Session: s, opened: t, done: make(chan struct{})}
+	if s.Policy.Assemble || s.Replayer != nil {
+		l.scratch = new([2]scratch)
+	}
 	l.last.Store(int64(t))
 	p := s.Policy
 	l.up = flow{assemble: p.Assemble, limit: newLimiter(p.Rate, t), count: &l.Counters[Client], sizes: s.Sizes[Client], last: &l.last}
@@ -170,6 +180,7 @@ func (l *Link) Start(conn net.Conn, early []byte) {
 	if l.Loops.take(l, conn, early) {
 		return
 	}
+	l.ending = make(chan struct{})
 	client := newLeg(conn, early, Client, l.Policy)
 	client.deflate = l.Deflate
 	l.mu.Lock() // End and Push come from anywhere, at any time
@@ -404,10 +415,12 @@ func (l *Link) Finish() End {
 	if l.client != nil {
 		l.closeClient(&end, rule, fare, left)
 	}
-	select {
-	case <-l.ending: // the last Finish panicked
-	default:
-		close(l.ending)
+	if l.client != nil {
+		select {
+		case <-l.ending: // the last Finish panicked
+		default:
+			close(l.ending)
+		}
 	}
 	if up != nil {
 		l.release(up, closeBy) // neither side waits for the other

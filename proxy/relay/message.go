@@ -16,7 +16,7 @@ func (l *Link) message(from Side, frames []byte) error {
 		l.seat.dispatch(from, frames)
 		return errRest
 	}
-	defer l.scratch[from].reset()
+	defer l.forget(from)
 	v := l.look(from, frames, l.flowOf(from).content(), &l.scratch[from])
 	return l.carryOut(from, frames, &v)
 }

@@ -293,7 +293,7 @@ func (st *seat) clientStops(err error) {
 		l.held.Store(0)
 	}
 	l.up.pend.reset()
-	l.scratch[Client].reset()
+	l.forget(Client)
 }
 
 func (st *seat) readUpstream() {

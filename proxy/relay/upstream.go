@@ -347,7 +347,7 @@ func (l *Link) upstreamEnded(err error) *Loss {
 func (l *Link) lose(up *leg, loss *Loss) *Loss {
 	l.down.pend.reset()
 	l.busy = false
-	l.scratch[Upstream].reset()
+	l.forget(Upstream)
 	if loss == nil {
 		return nil
 	}

@@ -20,9 +20,13 @@ type Conn struct {
 	released atomic.Bool
 }
 
-// Close closes the connection and releases the place on the target.
+// Close closes the connection, unless its holder has taken it out, and
+// releases the place on the target.
 func (c *Conn) Close() error {
 	c.Release()
+	if c.Conn == nil {
+		return nil
+	}
 	return c.Conn.Close()
 }
 
