@@ -114,14 +114,19 @@ func (l *Link) fromClient(b []byte) ([]byte, error) {
 	defer l.up.release()
 	for len(b) > 0 {
 		st, err := l.up.next(b, t)
-		l.up.settle(t)
+		if st.message == nil {
+			if err := l.flushRun(); err != nil {
+				return b, err
+			}
+			l.up.settle(t)
+		}
 		if len(st.out) > 0 {
 			if err := l.toUpstream(st.out, st.mark, st.piece); err != nil {
 				return b[st.n:], err
 			}
 		}
 		if st.message != nil {
-			if err := l.message(Client, st.message); err != nil {
+			if err := l.message(Client, st.message, t); err != nil {
 				return b[st.n:], err
 			}
 		}
@@ -136,6 +141,9 @@ func (l *Link) fromClient(b []byte) ([]byte, error) {
 		}
 		if st.wait > 0 {
 			l.wait = st.wait
+			if err := l.flushRun(); err != nil {
+				return b[st.n:], err
+			}
 			return b[st.n:], errRest
 		}
 		if st.n == 0 {
@@ -143,10 +151,13 @@ func (l *Link) fromClient(b []byte) ([]byte, error) {
 		}
 		b = b[st.n:]
 		if l.seat != nil && l.clientRests() {
+			if err := l.flushRun(); err != nil {
+				return b, err
+			}
 			return b, errRest
 		}
 	}
-	return nil, nil
+	return nil, l.flushRun()
 }
 
 // pause stops reading while a rate is above its limit. A debt can be long:

@@ -49,6 +49,7 @@ type leg struct {
 
 	// guarded by wmu
 	atFrame, atMessage bool  // where the stream that was written stands
+	late               bool  // what waits goes behind what is written now
 	broken             error // a write failed; the stream is cut
 
 	closed atomic.Bool // our close frame is out; nothing follows; set under wmu
@@ -310,7 +311,7 @@ func (l *leg) write(p []byte, m mark) (int, error) {
 }
 
 func (l *leg) writeLocked(p []byte, m mark) (int, error) {
-	if !l.pending.Load() {
+	if !l.pending.Load() || l.late {
 		return l.send(p, m)
 	}
 	if err := l.flushLocked(); err != nil {

@@ -11,14 +11,35 @@ import (
 
 // message shows one whole message to the Inspector and carries out what it
 // says. An error ends the reading of that side.
-func (l *Link) message(from Side, frames []byte) error {
+func (l *Link) message(from Side, frames []byte, t instant) error {
 	if l.seat != nil && !(l.Inline && len(frames) <= maxInline) {
+		if err := l.flushRun(); err != nil {
+			return err
+		}
+		l.flowOf(from).settle(t)
 		l.seat.dispatch(from, frames)
 		return errRest
 	}
 	defer l.forget(from)
 	v := l.look(from, frames, l.flowOf(from).content(), &l.scratch[from])
+	joins := l.passes(from, &v)
+	if joins && l.extend(frames) {
+		return nil
+	}
+	if err := l.flushRun(); err != nil {
+		return err
+	}
+	if joins && l.join(from, frames, t) {
+		return nil
+	}
+	l.flowOf(from).settle(t)
 	return l.carryOut(from, frames, &v)
+}
+
+// passes reports whether a message goes on as it came. Both ends compress
+// each message by itself, so that what came compressed can.
+func (l *Link) passes(from Side, v *verdict) bool {
+	return v.broken == nil && v.failed == nil && v.res.Verdict == OK && (!v.deflated || l.deflates(from.Other()))
 }
 
 // flowOf returns the flow of what a side sends.
@@ -60,9 +81,7 @@ func (l *Link) carryOut(from Side, frames []byte, v *verdict) error {
 	res := &v.res
 	switch res.Verdict {
 	case OK:
-		// Both ends compress each message by itself, so that what came
-		// compressed can go on as it came.
-		if v.deflated && !l.deflates(from.Other()) {
+		if !l.passes(from, v) {
 			return l.sendMessage(from, from.Other(), v.kind, v.data)
 		}
 		return l.sendFrames(from, from.Other(), frames)

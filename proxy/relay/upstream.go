@@ -161,12 +161,17 @@ func (l *Link) fromUpstream(up *leg, b []byte) (rest []byte, loss *Loss, over bo
 	defer l.down.release()
 	for len(b) > 0 {
 		st, err := l.down.next(b, t)
-		l.down.settle(t)
+		if st.message == nil {
+			if l.flushRun() != nil {
+				return nil, nil, true
+			}
+			l.down.settle(t)
+		}
 		if len(st.out) > 0 && !l.toClient(up, st.out, st.mark) {
 			return nil, nil, true
 		}
 		if st.message != nil {
-			if err := l.message(Upstream, st.message); err == errRest {
+			if err := l.message(Upstream, st.message, t); err == errRest {
 				return b[st.n:], nil, false
 			} else if err != nil {
 				return nil, nil, true
@@ -190,10 +195,10 @@ func (l *Link) fromUpstream(up *leg, b []byte) (rest []byte, loss *Loss, over bo
 		}
 		b = b[st.n:]
 		if l.seat != nil && l.upstreamRests(up) {
-			return b, nil, false
+			return b, nil, l.flushRun() != nil
 		}
 	}
-	return nil, nil, false
+	return nil, nil, l.flushRun() != nil
 }
 
 // toClient writes to the client. It returns false when that is over.
