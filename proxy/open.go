@@ -23,13 +23,6 @@ import (
 	"github.com/stentproxy/stent/supervisor"
 )
 
-// answer is what the client is to be answered: 101 with an upstream's
-// header, or an error.
-type answer struct {
-	header http.Header
-	err    error
-}
-
 // clientEnd is the client's connection after its 101, or why there is none.
 type clientEnd struct {
 	conn  net.Conn
@@ -46,12 +39,13 @@ func (p *Proxy) open(rt *route, w http.ResponseWriter, r *http.Request) {
 		problem.ServeHTTP(w, r)
 		return
 	}
-	s := p.newSession(rt, r, info)
+	s := p.newSession(rt, w, r, info)
 	if err := s.openHandlers(); err != nil {
 		p.refuseWith(w, r, err)
 		return
 	}
 	info.Take()
+	o := s.opening // the worker forgets it
 	p.registry.add(s)
 	if p.ended.Load() {
 		s.end(End{Cause: relay.Draining})
@@ -62,19 +56,15 @@ func (p *Proxy) open(rt *route, w http.ResponseWriter, r *http.Request) {
 		unavailable("the proxy is ending").ServeHTTP(w, r)
 		return
 	}
-	o := s.opening
-	var a answer
-	select {
-	case a = <-o.answer:
-	case <-r.Context().Done():
+	defer context.AfterFunc(r.Context(), func() {
 		s.end(End{Cause: relay.ClientGone, Err: context.Cause(r.Context())})
-		a = <-o.answer
+	})()
+	for !o.over {
+		(<-o.steps)()
 	}
-	if a.err != nil {
-		p.refuseWith(w, r, a.err)
-		return
+	if o.err != nil {
+		p.refuseWith(w, r, o.err)
 	}
-	o.client <- s.takeOver(w, r, a.header)
 }
 
 // crashIntensity bounds the restarts of a worker that panics, where no
@@ -82,10 +72,10 @@ func (p *Proxy) open(rt *route, w http.ResponseWriter, r *http.Request) {
 var crashIntensity = supervisor.Intensity{Max: 10, Window: time.Minute}
 
 // newSession makes the session of a handshake.
-func (p *Proxy) newSession(rt *route, r *http.Request, info *plug.Info) *Session {
+func (p *Proxy) newSession(rt *route, w http.ResponseWriter, r *http.Request, info *plug.Info) *Session {
 	s := &Session{
 		key: rand.Text(), proxy: p, route: rt, info: info, opened: time.Now(),
-		opening: &opening{answer: make(chan answer, 1), client: make(chan clientEnd, 1)},
+		opening: &opening{steps: make(chan func()), w: w, r: r},
 		offer:   http.Header{},
 	}
 	up := UpHeader(r, info)

@@ -90,9 +90,14 @@ type Session struct {
 // opening is what passes between the worker and the handler of the HTTP
 // request until the client is answered.
 type opening struct {
-	answer chan answer    // worker to handler, once
-	client chan clientEnd // handler to worker, once
-	header http.Header    // of the first upstream's answer; owned by the worker
+	steps chan func() // of the worker, for the handler to run
+
+	// owned by the steps
+	w      http.ResponseWriter
+	r      *http.Request
+	header http.Header // of the first upstream's answer
+	over   bool        // the client is answered, or is to be, with err
+	err    error
 }
 
 // Key returns the session's key, which stays the same for its life. The

@@ -46,19 +46,25 @@ func (w *worker) Serve(ctx context.Context) error {
 }
 
 func (s *Session) serve(ctx context.Context, crashed bool) error {
-	if begun, err := s.aside(func() (bool, error) { return s.begin(ctx, crashed) }); !begun {
+	begun, err := s.aside(func() (bool, error) { return s.begin(ctx, crashed) })
+	if begun && s.waiting != nil { // the client was answered before any upstream is there
+		begun, err = s.aside(func() (bool, error) { return s.seek(ctx) })
+	}
+	if !begun {
 		return err
 	}
 	s.proxy.fault(s, faultRun)
 	return s.run()
 }
 
-// aside runs a step in a goroutine of its own and joins it: the deep stack
-// that dialling grows is gone afterwards, while the worker's stays for hours.
+// aside runs a step in another goroutine and joins it: the deep stack that
+// dialling grows is gone afterwards, while the worker's stays for hours. Until
+// the client is answered that goroutine is its request's, which has nothing
+// else to do.
 func (s *Session) aside(step func() (bool, error)) (begun bool, err error) {
 	var crash *stepPanic
 	done := make(chan struct{})
-	go func() {
+	run := func() {
 		defer close(done)
 		defer func() {
 			if v := recover(); v != nil {
@@ -66,7 +72,12 @@ func (s *Session) aside(step func() (bool, error)) (begun bool, err error) {
 			}
 		}()
 		begun, err = step()
-	}()
+	}
+	if s.opening != nil {
+		s.opening.steps <- run
+	} else {
+		go run()
+	}
 	<-done
 	if crash != nil {
 		panic(crash) // the worker's own: its supervisor hears of it
@@ -103,11 +114,17 @@ func (s *Session) begin(ctx context.Context, crashed bool) (bool, error) {
 			return false, s.refused(err)
 		}
 	case !s.link.Attached():
-		if err := s.again(ctx); err != nil {
-			return false, s.finish()
-		}
+		return s.seek(ctx)
 	case s.waiting != nil:
 		s.resumed() // a panic came between
+	}
+	return true, nil
+}
+
+// seek finds the next upstream for a client that is held.
+func (s *Session) seek(ctx context.Context) (bool, error) {
+	if err := s.again(ctx); err != nil {
+		return false, s.finish()
 	}
 	return true, nil
 }
@@ -145,9 +162,6 @@ func (s *Session) run() error {
 // first dials the first upstream and has the client answered. With
 // accept_early the client is answered before, and held.
 func (s *Session) first() error {
-	// Not the worker's context: each that is derived from it would leave its
-	// traces there for as long as the session lives.
-	ctx := context.Background()
 	switch {
 	case s.route.alone:
 		s.agreed = s.route.extensions.agree(s.offer, aloneAnswer(s.offer))
@@ -161,13 +175,12 @@ func (s *Session) first() error {
 		}
 		s.holdBegins(time.Now(), s.route.continuity.Hold.Std())
 		s.planned = true // nothing was lost: no back-off
-		if err := s.again(ctx); err != nil {
-			return errEnded
-		}
 		return nil
 	}
 	if !s.link.Attached() {
-		conn, err := s.dial(ctx, s.proxy.pools.Get(s.route.upstream))
+		// Not the worker's context: what is derived from it would leave its
+		// traces there for as long as the session lives.
+		conn, err := s.dial(context.Background(), s.proxy.pools.Get(s.route.upstream))
 		if err != nil {
 			return err
 		}
@@ -193,10 +206,10 @@ func aloneAnswer(offer http.Header) http.Header {
 // admit has the client answered with 101 and takes its connection.
 func (s *Session) admit(header http.Header) error {
 	o := s.opening
-	o.answer <- answer{header: header}
-	c := <-o.client // within answerTimeout
+	c := s.takeOver(o.w, o.r, header) // within answerTimeout
+	o.over = true
 	if c.err != nil {
-		return c.err
+		return c.err // nobody is left to be told
 	}
 	s.answered = true
 	s.subprotocol.Store(&s.agreed.Subprotocol)
@@ -448,9 +461,8 @@ func (s *Session) refused(err error) error {
 	s.end(End{Cause: relay.ClientGone, Err: err})
 	end := s.link.Finish() // an upstream that has answered is told
 	s.closeUpstream()
-	select {
-	case s.opening.answer <- answer{err: err}:
-	default: // it has its 101, and is gone
+	if o := s.opening; !o.over {
+		o.err, o.over = err, true
 	}
 	s.over(end)
 	return suture.ErrDoNotRestart
