@@ -15,6 +15,10 @@ const (
 	// less than the 5 s after which Node servers close theirs, so that a
 	// request does not meet a connection on its way out.
 	idleHTTP = 4 * time.Second
+	// continueHTTP is how long a body that the client holds back (RFC 9110
+	// section 10.1.1) waits for the upstream's 100. It is sent then, as many
+	// upstreams know nothing of Expect.
+	continueHTTP = time.Second
 	// maxIdleHTTP bounds such connections for each target.
 	maxIdleHTTP = 64
 )
@@ -68,9 +72,10 @@ func (t *Target) newTransport(secure *tls.Config) *http.Transport {
 		},
 		TLSClientConfig: secure.Clone(),
 		// Not nil: HTTP/1.1 alone is spoken.
-		TLSNextProto:        map[string]func(string, *tls.Conn) http.RoundTripper{},
-		MaxIdleConnsPerHost: maxIdleHTTP,
-		IdleConnTimeout:     idleHTTP,
+		TLSNextProto:          map[string]func(string, *tls.Conn) http.RoundTripper{},
+		MaxIdleConnsPerHost:   maxIdleHTTP,
+		IdleConnTimeout:       idleHTTP,
+		ExpectContinueTimeout: continueHTTP,
 		// What the client accepts goes up, and what comes back goes to it.
 		DisableCompression: true,
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stentproxy/stent/config"
@@ -156,4 +157,66 @@ func TestHTTPTLSReload(t *testing.T) {
 	update(t, pools, u)
 	get(t, p, &HTTPRequest{RequestURI: "/"})
 	p.retire()
+}
+
+// TestHTTPExpect holds a body back until the upstream asks for it: one that
+// refuses the request never gets any of it.
+func TestHTTPExpect(t *testing.T) {
+	const held = "held back"
+	for _, tt := range []struct {
+		name, answer string
+		want         string // what the upstream gets of the body
+	}{
+		{"refused", "HTTP/1.1 417 Expectation Failed\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", ""},
+		{"asked for", "HTTP/1.1 100 Continue\r\n\r\n", held},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := make(chan string, 1)
+			b := listen(t, func(c net.Conn, req *http.Request) {
+				_, _ = io.WriteString(c, tt.answer)
+				body := make([]byte, len(tt.want))
+				_, _ = io.ReadFull(req.Body, body)
+				got <- string(body)
+				if tt.want != "" {
+					page(c, req)
+				}
+			})
+			p := newPoolOf(t, upstreamOf(b.url()))
+			defer p.retire()
+			base, rt, release, err := p.PickHTTP(&HTTPRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer release()
+			body := &watchedBody{Reader: strings.NewReader(held)}
+			req, err := http.NewRequestWithContext(t.Context(), "POST", base.String(), body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.ContentLength = int64(len(held))
+			req.Header.Set("Expect", "100-continue")
+			resp, err := rt.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if g := <-got; g != tt.want {
+				t.Errorf("the upstream got %q, want %q", g, tt.want)
+			}
+			if tt.want == "" && body.read.Load() {
+				t.Error("the client was asked for its body")
+			}
+		})
+	}
+}
+
+// watchedBody says whether it was read.
+type watchedBody struct {
+	io.Reader
+	read atomic.Bool
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	b.read.Store(true)
+	return b.Reader.Read(p)
 }
