@@ -23,7 +23,7 @@ func parseControl(raw []byte) (c controlFrame) {
 }
 
 // forwardPing hands a ping on to the other side as it came. It returns
-// false when there is no other side to answer it.
+// false when there is no other side to answer it, and stent has to.
 func (l *Link) forwardPing(to *leg, raw, payload []byte) bool {
 	if to == nil {
 		return false
@@ -31,7 +31,13 @@ func (l *Link) forwardPing(to *leg, raw, payload []byte) bool {
 	to.mu.Lock()
 	to.pings.forward(payload)
 	to.mu.Unlock()
-	return to.control(raw) == nil
+	if to.control(raw) == nil {
+		return true
+	}
+	to.mu.Lock()
+	owed := to.pings.recall()
+	to.mu.Unlock()
+	return !owed
 }
 
 // pong sorts a pong of one leg: ours are swallowed, the other side's go on.

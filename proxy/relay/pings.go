@@ -38,6 +38,17 @@ func (p *pings) forward(payload []byte) {
 	f.out, f.older, f.stale = true, false, false
 }
 
+// recall takes a forwarded ping back that could not be written. It reports
+// whether an answer is still owed: whoever has found the peer gone before may
+// have given it, see forget.
+func (p *pings) recall() bool {
+	if !p.waiting() || p.forwarded.stale {
+		return false
+	}
+	p.forwarded.out = false
+	return true
+}
+
 // ping notes that our own ping is sent at t and returns its payload, which
 // stays the same for the life of a leg: a late pong is still known as ours.
 func (p *pings) ping(t instant) []byte {

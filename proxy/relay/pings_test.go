@@ -227,3 +227,29 @@ func TestPingsOnTheWire(t *testing.T) {
 		c.expect(heard{frame.Ping, "q"}, text("ab"), text("pushed"))
 	})
 }
+
+// A ping that its peer is no longer there to take is answered once, by who
+// fails to forward it or by who gives the peer up.
+func TestPingToLostPeer(t *testing.T) {
+	own, far := tcpPair(t)
+	far.Close()
+	l := &Link{}
+	lost := newLeg(own, nil, Upstream, quickPolicy)
+	own.Close()
+	payload := []byte("there?")
+	ping := appendFrame(nil, frame.Ping, payload, true, 0)
+	if l.forwardPing(lost, ping, payload) {
+		t.Error("a ping to a lost peer counts as forwarded")
+	}
+	if owed, ok := lost.pings.forget(); ok {
+		t.Errorf("pong %q is owed a second time", owed)
+	}
+
+	lost.pings.forward(payload)
+	if _, ok := lost.pings.forget(); !ok {
+		t.Error("no pong is owed for an outstanding ping")
+	}
+	if lost.pings.recall() {
+		t.Error("a pong is owed a second time")
+	}
+}
