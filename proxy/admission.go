@@ -43,10 +43,13 @@ func (a *admission) enter(info *plug.Info) *Problem {
 	defer a.mu.Unlock()
 	switch {
 	case a.limits.Sessions > 0 && a.sessions >= a.limits.Sessions:
+		info.Limit = "sessions"
 		return unavailable("the proxy has all the sessions it may have").Set("Retry-After", "5")
 	case a.limits.SessionsPerIP > 0 && a.byIP[info.ClientIP] >= a.limits.SessionsPerIP:
+		info.Limit = "sessions_per_ip"
 		return tooManyRequests("too many sessions are open for this address")
 	case a.handshakes != nil && !a.handshakes.Allow():
+		info.Limit = "handshakes_per_second"
 		return unavailable("too many handshakes at once").Set("Retry-After", "1")
 	}
 	a.sessions++

@@ -18,6 +18,8 @@ type Door struct {
 	// status than 101, by whomever; route is empty before routing. It may be
 	// nil.
 	Refused func(route string, status int)
+	// Limited is told of requests that a limit has refused. It may be nil.
+	Limited func(route, limit string)
 }
 
 // ServeHTTP implements http.Handler.
@@ -53,6 +55,9 @@ func (d *Door) leave(answer *plug.Answer, r *http.Request, info *plug.Info) {
 	reason := recover()
 	if !info.Taken() {
 		info.End()
+	}
+	if info.Limit != "" && d.Limited != nil {
+		d.Limited(info.Route, info.Limit)
 	}
 	switch {
 	case reason == nil:

@@ -21,6 +21,7 @@ type metrics struct {
 	closed    *prometheus.CounterVec
 	duration  prometheus.Histogram
 	refusals  *prometheus.CounterVec
+	limited   *prometheus.CounterVec // requests; messages are summed up at each scrape
 	restarts  *prometheus.CounterVec
 	results   *prometheus.CounterVec
 	handlerS  prometheus.Histogram
@@ -48,6 +49,7 @@ func newMetrics() *metrics {
 		closed:      counter("sessions_closed_total", "Sessions that ended, by the close code the client got and who ended them.", "route", "code", "initiator"),
 		duration:    histogram("session_duration_seconds", "How long sessions lasted.", secondsBuckets),
 		refusals:    counter("handshakes_refused_total", "Handshakes that became no session, by HTTP status.", "route", "status"),
+		limited:     counter("limited_total", limitedHelp, "route", "limit"),
 		restarts:    counter("restarts_total", "Upstreams lost by sessions that went on, by reason.", "route", "reason"),
 		results:     counter("handler_results_total", "What handlers said of messages.", "route", "handler", "result"),
 		handlerS:    histogram("handler_seconds", "How long handlers took for a message.", []float64{1e-6, 1e-5, 1e-4, 1e-3, 1e-2, .1, 1}),
@@ -119,6 +121,10 @@ func (m *metrics) refused(route string, status int) {
 	m.refusals.WithLabelValues(route, strconv.Itoa(status)).Inc()
 }
 
+func (m *metrics) limit(route, limit string) {
+	m.limited.WithLabelValues(route, limit).Inc()
+}
+
 func (c *routeCount) restarted(reason string) {
 	c.metrics.restarts.WithLabelValues(c.pattern, reason).Inc()
 }
@@ -160,6 +166,8 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("stent_"+name, help, labels, nil)
 }
 
+const limitedHelp = "What a limit slowed, dropped or refused: messages (rate, message_size), and requests."
+
 var (
 	descSessions  = desc("sessions", "Sessions by state.", "route", "state")
 	descOpened    = desc("sessions_opened_total", "Sessions whose client was answered 101.", "route")
@@ -167,7 +175,7 @@ var (
 	descMessages  = desc("messages_total", "Messages by sender and type.", "route", "from", "type")
 	descBytes     = desc("message_bytes_total", "Payload of messages as on the wire.", "route", "from")
 	descSize      = desc("message_size_bytes", "Payload of messages, as on the wire.")
-	descLimited   = desc("limited_total", "Messages that a rate slowed, dropped or refused, and those above message_size.", "route", "limit")
+	descLimited   = desc("limited_total", limitedHelp, "route", "limit")
 	descSnapshots = desc("config_snapshots", "Compiled configurations in use: the one in force, and older ones that sessions opened with.")
 	descStalls    = desc("loop_stalls_total", "Rounds of the event loops that took longer than 20 ms.")
 	descStalled   = desc("loop_stalled_seconds_total", "How long those rounds took.")
@@ -183,7 +191,7 @@ func (p *Proxy) Describe(ch chan<- *prometheus.Desc) {
 }
 
 func (m *metrics) each(f func(prometheus.Collector)) {
-	for _, c := range []prometheus.Collector{m.closed, m.duration, m.refusals, m.restarts, m.results, m.handlerS, m.reloads, m.heldSeconds} {
+	for _, c := range []prometheus.Collector{m.closed, m.duration, m.refusals, m.limited, m.restarts, m.results, m.handlerS, m.reloads, m.heldSeconds} {
 		f(c)
 	}
 }

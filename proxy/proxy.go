@@ -167,7 +167,7 @@ func (p *Proxy) pickTarget(rt *route) pickTarget {
 // in force. Listeners of the configuration use it; an embedder may mount it.
 // The sessions that it opens need Run.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	(&Door{Table: func() *Table { return p.current.Load().table }, Log: p.log, Refused: p.metrics.refused}).ServeHTTP(w, r)
+	(&Door{Table: func() *Table { return p.current.Load().table }, Log: p.log, Refused: p.metrics.refused, Limited: p.metrics.limit}).ServeHTTP(w, r)
 }
 
 // Config returns the configuration in force.

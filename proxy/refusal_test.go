@@ -28,6 +28,8 @@ type refusal struct {
 	header   map[string]string // fields of the answer
 	// foreign is the body of an answer that is not ours; ours are problems.
 	foreign string
+	// limit is the label of limited_total that counts the answer.
+	limit string
 	// uncounted answers are no handshake's.
 	uncounted bool
 }
@@ -62,13 +64,13 @@ var refusals = []refusal{
 
 	{name: "foreign origin", route: "pipe_through: [guard]", top: "pipelines: {guard: [{origin: [\"https://stent.test\"]}]}",
 		request: handshake("/", "Origin: https://evil.test"), status: 403},
-	{name: "limit plug", route: "pipe_through: [guard]", top: "pipelines: {guard: [{limit: {sessions: 1, by: ip}}]}",
+	{name: "limit plug", limit: "sessions_by_ip", route: "pipe_through: [guard]", top: "pipelines: {guard: [{limit: {sessions: 1, by: ip}}]}",
 		before: (*stage).open, request: handshake("/"), status: 429, header: map[string]string{"Retry-After": "5"}},
-	{name: "sessions_per_ip", top: "limits: {sessions_per_ip: 1}",
+	{name: "sessions_per_ip", limit: "sessions_per_ip", top: "limits: {sessions_per_ip: 1}",
 		before: (*stage).open, request: handshake("/"), status: 429, header: map[string]string{"Retry-After": "5"}},
-	{name: "sessions", top: "limits: {sessions: 1}",
+	{name: "sessions", limit: "sessions", top: "limits: {sessions: 1}",
 		before: (*stage).open, request: handshake("/"), status: 503, header: map[string]string{"Retry-After": "5"}},
-	{name: "handshakes_per_second", top: "limits: {handshakes_per_second: 0.001}",
+	{name: "handshakes_per_second", limit: "handshakes_per_second", top: "limits: {handshakes_per_second: 0.001}",
 		before: (*stage).open, request: handshake("/"), status: 503, header: map[string]string{"Retry-After": "1"}},
 
 	{name: "upstream's redirect", request: handshake("/"), status: 302, foreign: "there\n",
@@ -178,6 +180,12 @@ func (r *refusal) run(t *testing.T) {
 			label = ""
 		}
 		key := fmt.Sprintf("stent_handshakes_refused_total{route=%s,status=%d}", label, r.status)
+		if got := s.refusedCount(key); got != 1 {
+			t.Errorf("%s is %v, want 1", key, got)
+		}
+	}
+	if r.limit != "" {
+		key := fmt.Sprintf("stent_limited_total{limit=%s,route=/*}", r.limit)
 		if got := s.refusedCount(key); got != 1 {
 			t.Errorf("%s is %v, want 1", key, got)
 		}

@@ -34,6 +34,8 @@ type Info struct {
 	Route string
 	// ID is the socket id ("user_socket:42") that an auth plug gave.
 	ID string
+	// Limit names the limit that has refused the request, for the metrics.
+	Limit string
 	// Claims are what an auth plug learned of the client.
 	Claims map[string]any
 

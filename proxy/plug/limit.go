@@ -37,11 +37,14 @@ func limit(c *config.LimitPlug, env Env) (Compiled, error) {
 		Status: http.StatusTooManyRequests,
 		Detail: "too many sessions are open for this " + strings.TrimPrefix(c.By, "header:"),
 	}).Set("Retry-After", retryAfter)
+	kind, _, _ := strings.Cut(c.By, ":")
+	limited := "sessions_by_" + kind
 	return Compiled{Wrap: func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			name := name
 			name.key = key(r)
 			if !counts.take(name, c.Sessions) {
+				From(r).Limit = limited
 				refusal.ServeHTTP(w, r)
 				return
 			}
