@@ -73,13 +73,16 @@ var contract = map[string]string{
 	"restarts_total":           "reason,route",
 	"held_sessions":            "route",
 	"held_seconds":             "",
-	"limited_total":            "limit,route",
-	"handler_results_total":    "handler,result,route",
-	"handler_seconds":          "",
-	"supervisor_events_total":  "event",
-	"config_reloads_total":     "result",
-	"config_snapshots":         "",
-	"build_info":               "goversion,version", // the contract leaves them open
+	// The contract asks for the loops' stalls and leaves their names to us.
+	"loop_stalls_total":          "",
+	"loop_stalled_seconds_total": "",
+	"limited_total":              "limit,route",
+	"handler_results_total":      "handler,result,route",
+	"handler_seconds":            "",
+	"supervisor_events_total":    "event",
+	"config_reloads_total":       "result",
+	"config_snapshots":           "",
+	"build_info":                 "goversion,version", // the contract leaves them open
 }
 
 // TestMetricsContract makes every metric appear and checks its name and
