@@ -1,6 +1,10 @@
 package config
 
-import "strings"
+import (
+	"net/netip"
+	"net/url"
+	"strings"
+)
 
 // AdminOff as the admin's address means that there is none.
 const AdminOff = "off"
@@ -36,6 +40,9 @@ func (c *checker) listeners() {
 		if l.TLS != nil {
 			c.listenerTLS(l.TLS, join(l.KeyPath, "tls"))
 		}
+		if l.ProxyProtocol && len(l.TrustedProxies) == 0 {
+			c.warn(join(l.KeyPath, "proxy_protocol"), "nobody may send a PROXY header: trusted_proxies is empty")
+		}
 	}
 }
 
@@ -43,10 +50,38 @@ func (c *checker) listenerTLS(t *ListenerTLS, path string) {
 	if len(t.Certificates) == 0 && t.ACME == nil {
 		c.fail(join(path, "certificates"), "tls needs a certificate")
 	}
+	if t.ACME != nil {
+		c.acme(t.ACME, join(path, "acme"))
+	}
 	for i, cert := range t.Certificates {
 		c.pair(cert.Cert, cert.Key, item(join(path, "certificates"), i))
 		if cert.Cert == "" && cert.Key == "" {
 			c.fail(item(join(path, "certificates"), i), "want cert and key, both PEM files")
+		}
+	}
+}
+
+func (c *checker) acme(a *ACME, path string) {
+	if len(a.Hosts) == 0 {
+		c.fail(join(path, "hosts"), "acme needs the names to obtain certificates for")
+	}
+	for i, host := range a.Hosts {
+		at := item(join(path, "hosts"), i)
+		_, ip := netip.ParseAddr(strings.Trim(host, "[]"))
+		switch {
+		case strings.HasPrefix(host, "*."):
+			c.fail(at, "%q needs a challenge in the DNS; only single names can be obtained", host)
+		case !validHost(host) || ip == nil:
+			c.fail(at, "%q is no host name; write it like chat.example.com", host)
+		}
+	}
+	if a.Storage == "" {
+		c.fail(join(path, "storage"), "acme needs a folder for its keys and certificates")
+	}
+	if a.Directory != "" {
+		u, err := url.Parse(a.Directory)
+		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil {
+			c.fail(join(path, "directory"), "want the URL of an ACME directory, or nothing for Let's Encrypt")
 		}
 	}
 }

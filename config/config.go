@@ -42,10 +42,12 @@ type Listener struct {
 	Address string `yaml:"address" required:"true"`
 	// TLS makes the listener terminate TLS.
 	TLS *ListenerTLS `yaml:"tls"`
-	// RedirectHTTPS answers plain HTTP with a redirect to https.
-	RedirectHTTPS bool `yaml:"redirect_https" later:"true"`
-	// ProxyProtocol expects a PROXY header from trusted proxies.
-	ProxyProtocol bool `yaml:"proxy_protocol" later:"true"`
+	// RedirectHTTPS answers plain HTTP with a redirect to https, also where it
+	// is spoken to a listener with TLS.
+	RedirectHTTPS bool `yaml:"redirect_https"`
+	// ProxyProtocol expects a PROXY header, version 1 or 2, on each
+	// connection from trusted proxies. Others may not send one.
+	ProxyProtocol bool `yaml:"proxy_protocol"`
 	// TrustedProxies are the address ranges whose X-Forwarded-* and PROXY
 	// headers are believed.
 	TrustedProxies []CIDR `yaml:"trusted_proxies"`
@@ -60,12 +62,13 @@ type ListenerTLS struct {
 	// the first one answers for all others. They are read again when the
 	// files change.
 	Certificates []Certificate `yaml:"certificates"`
-	// ClientCA is a PEM file: client certificates signed by it are asked for.
-	ClientCA string `yaml:"client_ca" later:"true" path:"true"`
+	// ClientCA is a PEM file of authorities: clients need a certificate that
+	// one of them has signed. It is read again when it changes.
+	ClientCA string `yaml:"client_ca" path:"true"`
 	// MinVersion is the lowest version of TLS that is spoken.
 	MinVersion string `yaml:"min_version" enum:"1.2,1.3"`
 	// ACME obtains certificates for names that Certificates don't cover.
-	ACME *ACME `yaml:"acme" later:"true"`
+	ACME *ACME `yaml:"acme"`
 }
 
 // Certificate names a PEM certificate chain and its key.
@@ -79,11 +82,12 @@ type Certificate struct {
 // ACME obtains certificates from an ACME server (RFC 8555).
 type ACME struct {
 	// Hosts are the names to obtain certificates for.
-	Hosts []string `yaml:"hosts"`
+	Hosts []string `yaml:"hosts" required:"true"`
 	// Email is where the authority writes to.
 	Email string `yaml:"email"`
-	// Storage is the folder for keys and certificates.
-	Storage string `yaml:"storage" path:"true"`
+	// Storage is the folder for keys and certificates. Several stents may
+	// share it.
+	Storage string `yaml:"storage" path:"true" required:"true"`
 	// Directory is the authority's URL; empty is Let's Encrypt.
 	Directory string `yaml:"directory"`
 }

@@ -73,7 +73,7 @@ func TestSchemaRefusesBadFiles(t *testing.T) {
 		"kind_map", "kind_list", "kind_boolean", "kind_integer", "kind_number", "kind_duration", "kind_size",
 		"kind_percent", "negative", "enum", "secret_kind", "secret_file_key", "secret_file_none",
 		"plug_unknown", "plug_unknown_options", "plug_two_names", "plug_kind", "plug_options_key", "plug_later",
-		"handler_later", "handler_kind", "listener_later", "process_later", "route_later",
+		"handler_later", "handler_kind", "listener_acme", "process_later", "route_later",
 		"path_required", "upstream_required", "targets_required", "target_kind",
 		"balance", "balance_hash", "balance_hash_empty",
 	} {
@@ -126,10 +126,6 @@ func TestUnsupported(t *testing.T) {
 	got := Unsupported()
 	want := []string{
 		"limits.memory",
-		"listeners[].proxy_protocol",
-		"listeners[].redirect_https",
-		"listeners[].tls.acme",
-		"listeners[].tls.client_ca",
 		"pipelines.*[].basic_auth",
 		"pipelines.*[].csrf",
 		"pipelines.*[].forward_auth",
