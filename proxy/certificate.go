@@ -2,9 +2,12 @@ package proxy
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,12 +16,14 @@ import (
 )
 
 // certificateAge is how long certificate files are believed to be unchanged.
-const certificateAge = 10 * time.Second
+const certificateAge = time.Second
 
 // certificates is the TLS side of a listener: its certificates by SNI, read
 // again when their files change, as renewal tools do behind a running proxy.
 type certificates struct {
 	log *zap.Logger
+	// keeper has those that come from an ACME server.
+	keeper *keeper
 
 	mu      sync.Mutex
 	from    config.ListenerTLS
@@ -30,7 +35,7 @@ type certificates struct {
 
 // newCertificates reads the files that c names.
 func newCertificates(c config.ListenerTLS, log *zap.Logger) (*certificates, error) {
-	certs := &certificates{log: log}
+	certs := &certificates{log: log, keeper: newKeeper(log)}
 	apply, err := certs.prepare(c)
 	if err != nil {
 		return nil, err
@@ -42,15 +47,22 @@ func newCertificates(c config.ListenerTLS, log *zap.Logger) (*certificates, erro
 // prepare reads the files that from names; apply, called with c.mu held,
 // answers all handshakes from now on with them.
 func (c *certificates) prepare(from config.ListenerTLS) (apply func(), err error) {
-	if len(from.Certificates) == 0 {
+	if len(from.Certificates) == 0 && from.ACME == nil {
 		return nil, errors.New("no certificates")
+	}
+	if err := prepareACME(from.ACME); err != nil {
+		return nil, err
 	}
 	read := modified(from) // before reading: a change meanwhile is seen next time
 	current, err := serverTLS(from)
 	if err != nil {
 		return nil, err
 	}
+	if from.ACME != nil {
+		current.GetCertificate = c.kept(current.Certificates)
+	}
 	return func() {
+		c.keeper.want(from.ACME)
 		c.from, c.current, c.read, c.looked = from, current, read, time.Now()
 	}, nil
 }
@@ -64,11 +76,31 @@ func (c *certificates) use(apply func()) {
 
 // config returns a tls.Config that follows the changes of c.
 func (c *certificates) config() *tls.Config {
+	challenge := &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		NextProtos:     []string{acmeProtocol},
+		GetCertificate: c.keeper.certificate,
+	}
 	return &tls.Config{
 		NextProtos: []string{"http/1.1"},
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if slices.Equal(hello.SupportedProtos, challenge.NextProtos) && c.keeper.has(hello.ServerName) {
+				return challenge, nil
+			}
 			return c.latest(), nil
 		},
+	}
+}
+
+// kept returns what chooses between the keeper's certificates and those from
+// files: these come first. Nil and no error leaves the choice to crypto/tls.
+func (c *certificates) kept(files []tls.Certificate) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		covers := func(cert tls.Certificate) bool { return cert.Leaf.VerifyHostname(hello.ServerName) == nil }
+		if len(files) > 0 && (!c.keeper.has(strings.TrimSuffix(hello.ServerName, ".")) || slices.ContainsFunc(files, covers)) {
+			return nil, nil
+		}
+		return c.keeper.certificate(hello)
 	}
 }
 
@@ -102,13 +134,18 @@ func (c *certificates) latest() *tls.Config {
 // modified returns the modification times of the files; zero for those that
 // can't be asked.
 func modified(c config.ListenerTLS) map[string]time.Time {
-	times := make(map[string]time.Time, 2*len(c.Certificates))
+	var names []string
 	for _, pair := range c.Certificates {
-		for _, name := range []string{pair.Cert, pair.Key} {
-			times[name] = time.Time{}
-			if stat, err := os.Stat(name); err == nil {
-				times[name] = stat.ModTime()
-			}
+		names = append(names, pair.Cert, pair.Key)
+	}
+	if c.ClientCA != "" {
+		names = append(names, c.ClientCA)
+	}
+	times := make(map[string]time.Time, len(names))
+	for _, name := range names {
+		times[name] = time.Time{}
+		if stat, err := os.Stat(name); err == nil {
+			times[name] = stat.ModTime()
 		}
 	}
 	return times
@@ -133,5 +170,25 @@ func serverTLS(c config.ListenerTLS) (*tls.Config, error) {
 		}
 		t.Certificates = append(t.Certificates, cert)
 	}
+	if c.ClientCA != "" {
+		var err error
+		if t.ClientCAs, err = authorities(c.ClientCA); err != nil {
+			return nil, config.Within("client_ca", err)
+		}
+		t.ClientAuth = tls.RequireAndVerifyClientCert
+	}
 	return t, nil
+}
+
+// authorities reads the certificates of those who may sign clients'.
+func authorities(name string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("load the authorities of client certificates: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("load the authorities of client certificates: no certificate in %s", name)
+	}
+	return pool, nil
 }

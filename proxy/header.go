@@ -27,8 +27,14 @@ func admit(r *http.Request, trusted []netip.Prefix, sets map[string]bool) (*http
 		if scheme, ok := schemeOf(lastElement(r.Header["X-Forwarded-Proto"])); ok {
 			info.Scheme = scheme
 		}
-		if host := lastElement(r.Header["X-Forwarded-Host"]); host != "" {
+		if host := lastElement(r.Header["X-Forwarded-Host"]); host != "" && validAuthority(host) {
 			info.Host = host
+		}
+	}
+	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		info.ClientCert = plug.NewClientCert(r.TLS.PeerCertificates[0])
+		if !info.Trusted { // a proxy's name is not its clients'
+			info.ID = info.ClientCert.ID()
 		}
 	}
 	return plug.With(r, info), info
@@ -36,17 +42,31 @@ func admit(r *http.Request, trusted []netip.Prefix, sets map[string]bool) (*http
 
 // dropForged deletes the fields by which a client could pretend to be stent,
 // one of its plugs or, unless it is trusted, a proxy. Backends with a CGI
-// heritage can't tell "_" from "-" in a name, so neither is told apart here.
+// heritage can't tell "_" from "-" in a name, so neither is told apart here,
+// nor in the names of fields that say where a request ends.
 func dropForged(h http.Header, trusted bool, sets map[string]bool) {
 	for field := range h {
 		name := field
 		if strings.IndexByte(name, '_') >= 0 {
 			name = http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+			if frames(name) {
+				delete(h, field)
+			}
 		}
 		if strings.HasPrefix(name, "Stent-") || sets[name] || !trusted && saysWho(name) {
 			delete(h, field)
 		}
 	}
+}
+
+// frames says whether a field decides where a request ends, or for whom it
+// is.
+func frames(name string) bool {
+	switch name {
+	case "Content-Length", "Host":
+		return true
+	}
+	return slices.Contains(hopByHop, name)
 }
 
 // saysWho says whether a field is one in which proxies tell where a request
@@ -214,6 +234,9 @@ func UpHeader(r *http.Request, info *plug.Info) http.Header {
 	up["X-Forwarded-Proto"] = []string{info.Scheme}
 	if info.Host != "" { // HTTP/1.0 needs none
 		up["X-Forwarded-Host"] = []string{info.Host}
+	}
+	if info.ClientCert != nil {
+		info.ClientCert.Tell(up)
 	}
 	info.ApplyRequest(up)
 	return up

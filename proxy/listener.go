@@ -41,7 +41,10 @@ type Listener struct {
 	server  *http.Server
 	log     *zap.Logger
 	certs   *certificates // nil without TLS
-	trusted atomic.Pointer[[]netip.Prefix]
+	limits  config.Limits
+	terms   atomic.Pointer[terms]
+	// neighbours is set before Serve; nil for a listener on its own.
+	neighbours *neighbours
 	// open counts the connections that net/http serves; hijacked ones have
 	// left it.
 	open sync.WaitGroup
@@ -55,6 +58,7 @@ type Listener struct {
 func Listen(ctx context.Context, c config.Listener, limits config.Limits, handler http.Handler, log *zap.Logger) (*Listener, error) {
 	l := &Listener{
 		address:  c.Address,
+		limits:   limits,
 		log:      log.With(zap.String("listener", c.Address)),
 		draining: make(chan struct{}),
 		drained:  make(chan struct{}),
@@ -65,7 +69,7 @@ func Listen(ctx context.Context, c config.Listener, limits config.Limits, handle
 			return nil, config.Within("tls", err)
 		}
 	}
-	l.trust(c.TrustedProxies)
+	l.agree(c)
 	errorLog, err := zap.NewStdLogAt(l.log, zapcore.DebugLevel)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", c.Address, err)
@@ -73,7 +77,7 @@ func Listen(ctx context.Context, c config.Listener, limits config.Limits, handle
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	l.server = &http.Server{
-		Handler:           handler,
+		Handler:           l.front(handler),
 		Protocols:         &protocols,
 		ReadHeaderTimeout: limits.HandshakeTimeout.Std(),
 		IdleTimeout:       idleTimeout,
@@ -84,6 +88,11 @@ func Listen(ctx context.Context, c config.Listener, limits config.Limits, handle
 			return context.WithValue(context.Background(), listenerKey{}, l)
 		},
 		DisableGeneralOptionsHandler: true,
+		// An authority wants the handshake and nothing more: a request behind
+		// it would come without the certificate that clients need.
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){
+			acmeProtocol: func(*http.Server, *tls.Conn, http.Handler) {},
+		},
 	}
 	listen := net.ListenConfig{KeepAliveConfig: keepAlive}
 	socket, err := listen.Listen(ctx, "tcp", c.Address)
@@ -94,6 +103,9 @@ func Listen(ctx context.Context, c config.Listener, limits config.Limits, handle
 		return nil, config.Within("address", fmt.Errorf("listen on %s: %w", c.Address, err))
 	}
 	l.socket = socket
+	if l.certs != nil {
+		l.certs.keeper.address = socket.Addr().(*net.TCPAddr)
+	}
 	return l, nil
 }
 
@@ -103,8 +115,8 @@ func (l *Listener) Addr() net.Addr { return l.socket.Addr() }
 // String names the service in the supervision tree and in logs.
 func (l *Listener) String() string { return "listener " + l.address }
 
-// Reload takes over what may change while the address stays: certificates
-// and trusted proxies. After an error everything is as before.
+// Reload takes over what may change while the address stays: certificates,
+// trusted proxies, PROXY headers and the redirect to https. After an error everything is as before.
 func (l *Listener) Reload(c config.Listener) error {
 	apply, err := l.prepare(c)
 	if err == nil {
@@ -128,16 +140,23 @@ func (l *Listener) prepare(c config.Listener) (apply func(), err error) {
 		if certs != nil {
 			l.certs.use(certs)
 		}
-		l.trust(c.TrustedProxies)
+		l.agree(c)
 	}, nil
 }
 
-func (l *Listener) trust(proxies []config.CIDR) {
-	trusted := make([]netip.Prefix, len(proxies))
-	for i, p := range proxies {
-		trusted[i] = p.Prefix
+// terms are those on which a listener takes clients.
+type terms struct {
+	trusted       []netip.Prefix
+	proxyProtocol bool
+	redirect      bool
+}
+
+func (l *Listener) agree(c config.Listener) {
+	t := &terms{proxyProtocol: c.ProxyProtocol, redirect: c.RedirectHTTPS}
+	for _, p := range c.TrustedProxies {
+		t.trusted = append(t.trusted, p.Prefix)
 	}
-	l.trusted.Store(&trusted)
+	l.terms.Store(t)
 }
 
 type listenerKey struct{}
@@ -145,7 +164,7 @@ type listenerKey struct{}
 // trustedProxies returns those of the listener that r came in by.
 func trustedProxies(r *http.Request) []netip.Prefix {
 	if l, ok := r.Context().Value(listenerKey{}).(*Listener); ok {
-		return *l.trusted.Load()
+		return l.terms.Load().trusted
 	}
 	return nil
 }
@@ -159,6 +178,11 @@ func (l *Listener) Serve(ctx context.Context) error {
 	var socket net.Listener = acceptor{l}
 	if l.certs != nil {
 		socket = tls.NewListener(socket, l.certs.config())
+		keeping, stop := context.WithCancel(ctx)
+		var keeper sync.WaitGroup
+		keeper.Go(func() { l.certs.keeper.run(keeping) })
+		defer keeper.Wait()
+		defer stop()
 	}
 	err := l.server.Serve(socket)
 	select {
@@ -216,7 +240,17 @@ func (a acceptor) Accept() (net.Conn, error) {
 		// Out of descriptors, most likely. net/http waits and tries again.
 		a.l.log.Warn("client not accepted", zap.Error(err))
 	}
-	return conn, err
+	if err != nil {
+		return nil, err
+	}
+	terms := a.l.terms.Load()
+	if terms.proxyProtocol && contains(terms.trusted, addrOf(conn.RemoteAddr())) {
+		conn = &proxied{Conn: conn, timeout: a.l.limits.HandshakeTimeout.Std(), log: a.l.log}
+	}
+	if terms.redirect && a.l.certs != nil {
+		conn = &mistaken{Conn: conn, headerSize: int64(a.l.limits.HeaderSize)}
+	}
+	return conn, nil
 }
 
 // Close implements net.Listener. The socket stays bound, for the next Serve.

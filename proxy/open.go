@@ -155,6 +155,9 @@ func (s *Session) takeOver(w http.ResponseWriter, r *http.Request, header http.H
 	if err != nil {
 		return clientEnd{err: fmt.Errorf("take the client's connection over: %w", err)}
 	}
+	if p, ok := conn.(*proxied); ok {
+		conn = p.Conn // its header is read, and nothing beyond it
+	}
 	conn.SetDeadline(time.Time{})
 	var early []byte
 	if n := rw.Reader.Buffered(); n > 0 {

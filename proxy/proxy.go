@@ -220,6 +220,7 @@ func (p *Proxy) Listen(ctx context.Context) error {
 		}
 		p.listeners = append(p.listeners, l)
 	}
+	introduce(p.listeners)
 	return nil
 }
 

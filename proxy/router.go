@@ -70,6 +70,14 @@ func NewTable(cfg *config.Config, env plug.Env) (*Table, error) {
 func (t *Table) ServeHTTP(w http.ResponseWriter, r *http.Request) { t.handler.ServeHTTP(w, r) }
 
 func (t *Table) route(w http.ResponseWriter, r *http.Request) {
+	if closesAfter(r) {
+		w.Header().Set("Connection", "close")
+	}
+	problem := checkForm(r)
+	if problem != nil {
+		problem.ServeHTTP(w, r)
+		return
+	}
 	e, problem := t.Match(r)
 	if problem != nil {
 		problem.ServeHTTP(w, r)

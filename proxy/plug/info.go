@@ -25,6 +25,8 @@ type Info struct {
 	Scheme string
 	// Host is the host that the client asked for, with its port.
 	Host string
+	// ClientCert is what the client's certificate says; nil without one.
+	ClientCert *ClientCert
 
 	// Set on the way, by the one goroutine that serves the request.
 
@@ -32,7 +34,8 @@ type Info struct {
 	// Route is the joined pattern of the request's route; empty before
 	// routing.
 	Route string
-	// ID is the socket id ("user_socket:42") that an auth plug gave.
+	// ID is the socket id ("user_socket:42") that an auth plug gave; before,
+	// or without one, the name in the client's certificate.
 	ID string
 	// Limit names the limit that has refused the request, for the metrics.
 	Limit string
