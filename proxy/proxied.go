@@ -110,6 +110,9 @@ func readProxyHeader(r io.Reader) (*net.TCPAddr, error) {
 		if err := more(length); err != nil {
 			return nil, err
 		}
+		if b[12] == byte(proxyproto.PROXY) && b[13] == byte(proxyproto.UNSPEC) {
+			return nil, nil // valid, though the library refuses it
+		}
 	case bytes.HasPrefix(b, proxyproto.SIGV1):
 		if i := bytes.IndexByte(b, '\n'); i >= 0 && i < len(b)-1 {
 			return nil, errors.New("a PROXY header that is too short")
