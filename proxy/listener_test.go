@@ -42,7 +42,9 @@ func testLimits() config.Limits {
 func mustListen(t *testing.T, c config.Listener, limits config.Limits, h http.Handler) *Listener {
 	t.Helper()
 	ignore := goleak.IgnoreCurrent()
-	t.Cleanup(func() { goleak.VerifyNone(t, ignore) })
+	t.Cleanup(func() {
+		goleak.VerifyNone(t, append(certmagicLeaves[:len(certmagicLeaves):len(certmagicLeaves)], ignore)...)
+	})
 	c.Address = "127.0.0.1:0"
 	l, err := Listen(t.Context(), c, limits, h, zap.NewNop())
 	if err != nil {

@@ -371,3 +371,33 @@ func TestProblem(t *testing.T) {
 		t.Errorf("HEAD got %d and %d bytes of body", w.Code, w.Body.Len())
 	}
 }
+
+// HSTS is for https alone (RFC 6797 section 7.2).
+func TestSecureHeadersTransportSecurity(t *testing.T) {
+	for _, tt := range []struct {
+		name, scheme string
+		set          map[string]string
+		want         string
+	}{
+		{"https", "https", nil, "max-age=31536000"},
+		{"http", "http", nil, ""},
+		{"own", "https", map[string]string{"strict-transport-security": "max-age=60"}, "max-age=60"},
+		{"own over http", "http", map[string]string{"strict-transport-security": "max-age=60"}, ""},
+		{"removed", "https", map[string]string{"Strict-Transport-Security": ""}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := compile(t, "secure_headers", &config.SecureHeadersPlug{Set: tt.set}, Env{})
+			r, info := request("GET", "/")
+			info.Scheme = tt.scheme
+			status(p.Wrap(ok(nil)), r)
+			h := http.Header{}
+			info.ApplyResponse(h)
+			if got := h.Get("Strict-Transport-Security"); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			if h.Get("X-Content-Type-Options") != "nosniff" {
+				t.Error("the other headers are missing")
+			}
+		})
+	}
+}
