@@ -11,6 +11,9 @@ import (
 // let through: what a backend might read differently than we do. Most of
 // what RFC 9112 tells servers to refuse has been refused before.
 func checkForm(r *http.Request) *Problem {
+	if r.Method == http.MethodConnect {
+		return badRequest("tunnels are not made here")
+	}
 	if !validAuthority(r.Host) {
 		return badRequest("the Host is malformed")
 	}
@@ -38,8 +41,9 @@ var single = []string{"Authorization", "Content-Type", "Origin"}
 // in chunks may have had a Content-Length beside its Transfer-Encoding:
 // net/http has followed the latter and thrown the former away, but whoever
 // sent it may take the bytes that follow for a part of this request (RFC 9112
-// section 6.1).
-func closesAfter(r *http.Request) bool { return len(r.TransferEncoding) > 0 }
+// section 6.1). One of HTTP/1.0 may have had a Transfer-Encoding, which is
+// thrown away as silently.
+func closesAfter(r *http.Request) bool { return len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1) }
 
 // validAuthority says whether a Host field is a name or an address, with or
 // without a port (RFC 9110 section 7.2). It may be empty.

@@ -98,6 +98,8 @@ func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				requestTimeout().ServeHTTP(w, r)
 			case r.Context().Err() != nil:
 				panic(http.ErrAbortHandler) // the client is gone: no answer
+			case body.broken.Load():
+				badRequest("the body is malformed").ServeHTTP(w, r)
 			default:
 				f.fail(w, r, err, problemOf(err))
 			}

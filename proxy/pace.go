@@ -25,6 +25,8 @@ type pacedBody struct {
 	// until is when the pause that the client makes will be too long, in Unix
 	// nanoseconds; 0 while nothing is waited for.
 	until atomic.Int64
+	// broken says that what came is no body.
+	broken atomic.Bool
 }
 
 func newPacedBody(w http.ResponseWriter, r *http.Request, stall time.Duration) *pacedBody {
@@ -56,6 +58,7 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	if err == nil || errors.Is(err, io.EOF) {
 		b.until.Store(0)
 	}
+	b.broken.Store(err != nil && !errors.Is(err, io.EOF))
 	// After another error the deadline stays, or net/http would wait for the
 	// rest of the body in vain.
 	if errors.Is(err, io.EOF) {

@@ -49,6 +49,7 @@ func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body = append(body, '\n')
 
 	h := w.Header()
+	last := p.Close || h.Get("Connection") == "close"
 	clear(h)
 	info.ApplyResponse(h)
 	for name, values := range p.Header {
@@ -58,7 +59,7 @@ func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	if p.Close {
+	if last {
 		h.Set("Connection", "close")
 	}
 	w.WriteHeader(p.Status)
