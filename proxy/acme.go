@@ -100,10 +100,7 @@ type issuance struct {
 
 func (k *keeper) newIssuance(c *config.ACME) *issuance {
 	i := &issuance{hosts: c.Hosts, cached: make(chan struct{}, 1)}
-	i.cache = certmagic.NewCache(certmagic.CacheOptions{
-		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return i.config, nil },
-		Logger:           k.log,
-	})
+	i.cache = certmagic.NewCache(i.options(k.log, maxRenewCheck))
 	i.config = certmagic.New(i.cache, certmagic.Config{
 		Storage: &certmagic.FileStorage{Path: c.Storage},
 		Issuers: []certmagic.Issuer{}, // the one below
@@ -139,6 +136,16 @@ func (k *keeper) newIssuance(c *config.ACME) *issuance {
 	return i
 }
 
+// options are those of the cache, where certificates are looked at every so
+// often.
+func (i *issuance) options(log *zap.Logger, every time.Duration) certmagic.CacheOptions {
+	return certmagic.CacheOptions{
+		GetConfigForCert:   func(certmagic.Certificate) (*certmagic.Config, error) { return i.config, nil },
+		RenewCheckInterval: every,
+		Logger:             log,
+	}
+}
+
 // keep obtains and renews what c names, until that changes or ctx ends.
 func (k *keeper) keep(ctx context.Context, c *config.ACME) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -163,7 +170,11 @@ func (k *keeper) keep(ctx context.Context, c *config.ACME) {
 				k.log.Error("certificates not renewed", zap.Error(err))
 			}
 		}
-		timer.Reset(i.pause())
+		// Certmagic counts with the interval when it asks whether there will
+		// be another chance.
+		pause := i.pause()
+		i.cache.SetOptions(i.options(k.log, pause))
+		timer.Reset(pause)
 	}
 }
 

@@ -15,6 +15,12 @@ import (
 // the same script as Node's clients and posts the results back.
 func playChromium(t testing.TB, base string, cases []play.Case) []play.Result {
 	t.Helper()
+	return playChromiumWith(t, base, cases)
+}
+
+// playChromiumWith is playChromium with further flags.
+func playChromiumWith(t testing.TB, base string, cases []play.Case, flags ...string) []play.Result {
+	t.Helper()
 	chromium := tool(t, "chromium", "chromium-browser", "google-chrome")
 	posted := make(chan []play.Result, 1)
 	mux := http.NewServeMux()
@@ -33,10 +39,10 @@ func playChromium(t testing.TB, base string, cases []play.Case) []play.Result {
 		}
 	})
 	page := "http://" + serveHTTP(t, mux) + "/page.html"
-	cmd := exec.Command(chromium,
+	cmd := exec.Command(chromium, append(flags,
 		"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync",
-		"--user-data-dir="+t.TempDir(), "--remote-debugging-port=0", page)
+		"--user-data-dir="+t.TempDir(), "--remote-debugging-port=0", page)...)
 	c := start(t, cmd, func([]byte) {})
 	defer func() { _ = c.end(10 * time.Second) }()
 	select {

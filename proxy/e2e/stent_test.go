@@ -81,6 +81,13 @@ var stentBinary = sync.OnceValues(func() (string, error) {
 // ends; its drain must then be clean.
 func startStent(t testing.TB, config string) *stent {
 	t.Helper()
+	return startStentOn(t, func(address string) string { return fmt.Sprintf("[{address: %q}]", address) }, config)
+}
+
+// startStentOn is startStent with the listeners that listeners gives for a
+// free address, and further environment variables.
+func startStentOn(t testing.TB, listeners func(address string) string, config string, env ...string) *stent {
+	t.Helper()
 	binary, err := stentBinary()
 	if err != nil {
 		t.Fatal(err)
@@ -90,13 +97,14 @@ func startStent(t testing.TB, config string) *stent {
 	for range 5 {
 		free := freeAddresses(t, 2)
 		s = &stent{address: free[0], admin: free[1], log: new(tail)}
-		s.config = fmt.Sprintf("listeners: [{address: %q}]\nadmin: {address: %q}\n%s", s.address, s.admin, config)
+		s.config = fmt.Sprintf("listeners: %s\nadmin: {address: %q}\n%s", listeners(s.address), s.admin, config)
 		file := filepath.Join(t.TempDir(), "stent.yaml")
 		if err := os.WriteFile(file, []byte(s.config), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		cmd := exec.Command(binary, "serve", "-c", file)
 		cmd.Stderr = s.log
+		cmd.Env = append(os.Environ(), env...)
 		s.child = start(t, cmd, func(line []byte) { fmt.Fprintf(s.log, "%s\n", line) })
 		if err = s.ready(); err == nil || !strings.Contains(s.log.String(), "address already in use") {
 			break
