@@ -59,11 +59,12 @@ func prepareACME(c *config.ACME) error {
 	return nil
 }
 
-// want takes over what is to be kept from now on.
+// want takes over what is to be kept from now on. One call at a time.
 func (k *keeper) want(c *config.ACME) {
-	if old := k.wanted.Swap(c); old == c || old != nil && c != nil && sameACME(*old, *c) {
+	if old := k.wanted.Load(); old == c || old != nil && c != nil && sameACME(*old, *c) {
 		return
 	}
+	k.wanted.Store(c)
 	select {
 	case k.changed <- struct{}{}:
 	default:
@@ -159,11 +160,14 @@ func (k *keeper) keep(ctx context.Context, c *config.ACME) {
 	timer := time.NewTimer(maxRenewCheck)
 	defer timer.Stop()
 	for {
+		if k.wanted.Load() != c {
+			return
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-k.changed:
-			return
+			continue
 		case <-i.cached:
 		case <-timer.C:
 			if err := i.cache.RenewManagedCertificates(ctx); err != nil {
