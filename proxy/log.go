@@ -27,8 +27,21 @@ func (s *Session) opened101() {
 			zap.String("upstream", s.route.upstream), zap.String("target", s.Target()),
 			zap.String("mode", s.route.mode), zap.String("remote", s.Remote()),
 			zap.String("id", s.ID()), zap.String("request_id", s.info.RequestID),
-			zap.String("subprotocol", s.agreed.Subprotocol))
+			zap.String("subprotocol", protocolName(s.agreed.Subprotocol)))
 	}
+}
+
+// longestProtocol is longer than any registered subprotocol, and shorter than
+// any JSON Web Token.
+const longestProtocol = 64
+
+// protocolName is a subprotocol as it may be logged. Browsers have no other
+// field for a token, and some backends agree to the token itself.
+func protocolName(subprotocol string) string {
+	if len(subprotocol) > longestProtocol {
+		return "(too long for a name)"
+	}
+	return subprotocol
 }
 
 // over is the last that is done for a session.
