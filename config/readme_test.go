@@ -47,6 +47,8 @@ func TestReadmeExamples(t *testing.T) {
 		text := b[1]
 		switch {
 		case strings.HasPrefix(text, "routes:"):
+		case strings.HasPrefix(text, "listeners:"):
+			text += "routes: [{path: /*, upstream: app}]\nupstreams: {app: {targets: [\"ws://127.0.0.1:9000\"]}}\n"
 		case strings.HasPrefix(text, "continuity:"), strings.HasPrefix(text, "handlers:"):
 			indented := "    " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n    ")
 			text = "routes:\n  - path: /*\n    upstream: app\n" + indented + "\nupstreams: {app: {targets: [\"ws://127.0.0.1:9000\"]}}\n"
