@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -146,5 +147,48 @@ func TestListenACMEStorage(t *testing.T) {
 	}
 	if got, want := keyOf(err), "tls.acme.storage"; got != want {
 		t.Errorf("error %v is about %q, want %q", err, got, want)
+	}
+}
+
+// What is kept follows the configuration; files serve meanwhile.
+func TestReloadOfACME(t *testing.T) {
+	files := config.ListenerTLS{Certificates: []config.Certificate{certify(t, t.TempDir(), "file.test")}}
+	l := mustListen(t, config.Listener{TLS: &files}, testLimits(), http.HandlerFunc(hello))
+	serve(t, l)
+	storage := t.TempDir()
+	for _, hosts := range [][]string{{"one.test"}, {"two.test", "three.test"}, {"two.test", "three.test"}, nil, {"one.test"}} {
+		next := files
+		if hosts != nil {
+			next.ACME = &config.ACME{Hosts: hosts, Storage: storage, Directory: "http://127.0.0.1:9/directory"}
+		}
+		before := l.certs.keeper.kept.Load()[0]
+		if err := l.Reload(config.Listener{TLS: &next}); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(patience); hosts != nil; time.Sleep(time.Millisecond) {
+			now := l.certs.keeper.kept.Load()[0]
+			if now != nil && slices.Equal(now.hosts, hosts) {
+				if before != nil && slices.Equal(before.hosts, hosts) && now != before {
+					t.Error("begun anew without a change")
+				}
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%q are not kept", hosts)
+			}
+		}
+		for _, name := range []string{"one.test", "two.test"} {
+			if got, want := l.certs.keeper.has(name), slices.Contains(hosts, name); got != want {
+				t.Errorf("with %q, %s is kept: %v", hosts, name, got)
+			}
+		}
+		if _, err := shaken(t, l, &tls.Config{ServerName: "file.test"}); err != nil {
+			t.Errorf("with %q: %v", hosts, err)
+		}
+	}
+	bad := files
+	bad.ACME = &config.ACME{Hosts: []string{"bad.test"}, Storage: "/dev/null/acme"}
+	if err := l.Reload(config.Listener{TLS: &bad}); err == nil || l.certs.keeper.has("bad.test") {
+		t.Errorf("a bad reload: %v", err)
 	}
 }

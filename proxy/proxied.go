@@ -53,17 +53,23 @@ func (p *proxied) CloseWrite() error {
 }
 
 // begin reads the header. Whoever uses the connection sets its own deadlines
-// after that.
+// after that. It recovers a panic: net/http asks for the address where it does
+// not.
 func (p *proxied) begin() {
 	p.client = p.Conn.RemoteAddr()
+	p.err = errors.New("read the PROXY header: panicked")
+	defer func() {
+		if v := recover(); v != nil {
+			p.log.Error("PROXY header not read", zap.Any("panic", v), zap.Stack("stack"))
+		}
+	}()
 	_ = p.Conn.SetReadDeadline(time.Now().Add(p.timeout))
 	source, err := readProxyHeader(p.Conn)
+	p.err = err
 	_ = p.Conn.SetReadDeadline(time.Time{})
 	switch {
-	case errors.Is(err, io.EOF):
-		p.err = err // the proxy only looked whether we are there
+	case errors.Is(err, io.EOF): // the proxy only looked whether we are there
 	case err != nil:
-		p.err = err
 		p.log.Warn("connection of a trusted proxy refused", zap.Stringer("proxy", p.client), zap.Error(err))
 	case source != nil:
 		p.client = source

@@ -9,12 +9,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/pires/go-proxyproto"
+	"go.uber.org/zap"
 
 	"github.com/stentproxy/stent/config"
 )
@@ -158,6 +160,9 @@ const proxiedListener = "listeners: [{address: \"127.0.0.1:0\", proxy_protocol: 
 func TestProxiedSession(t *testing.T) {
 	frames := newWire(t, nil, true)
 	for _, engine := range []string{"pump", "loop"} {
+		if engine == "loop" && runtime.GOOS != "linux" {
+			continue
+		}
 		for name, header := range map[string]string{"version 1": proxy1, "version 2": proxy2(t)} {
 			for _, together := range []bool{true, false} {
 				t.Run(fmt.Sprintf("%s %s together=%v", engine, name, together), func(t *testing.T) {
@@ -279,5 +284,25 @@ func TestProxyHeaderBeforeTLS(t *testing.T) {
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 	if code, body := readStatus(t, bufio.NewReader(conn)); code != 200 || body != "192.0.2.7:5000" {
 		t.Errorf("got %d %q", code, body)
+	}
+}
+
+// blown is a connection that panics when it is read.
+type blown struct{ net.Conn }
+
+func (blown) Read([]byte) (int, error) { panic("a test's own fault") }
+
+// A panic while the header is read ends that connection alone: net/http asks
+// for the address before it recovers any.
+func TestProxyHeaderPanic(t *testing.T) {
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	p := &proxied{Conn: blown{a}, timeout: patience, log: zap.NewNop()}
+	if got := p.RemoteAddr(); got != a.RemoteAddr() {
+		t.Errorf("address %v", got)
+	}
+	if n, err := p.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("read %d, %v, want the end", n, err)
 	}
 }
