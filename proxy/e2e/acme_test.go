@@ -147,10 +147,10 @@ func TestACME(t *testing.T) {
 			const life = 24 * time.Second
 			authority := startACMEServer(t, httpPort, tlsPort, life)
 			listeners := func(string) string {
-				l := fmt.Sprintf("\n  - address: %q\n    tls:\n      certificates: [{cert: %q, key: %q}]\n      acme: {hosts: [%s], email: ops@stent.test, storage: %q, directory: %q}\n",
-					secure, certFile, keyFile, name, storage, authority.directory)
+				l := fmt.Sprintf("\n  - address: %q\n    tls:\n      acme: {hosts: [%s], email: ops@stent.test, storage: %q, directory: %q}\n",
+					secure, name, storage, authority.directory)
 				if challenge == "http-01" {
-					l += fmt.Sprintf("  - {address: %q, redirect_https: true}\n", plain)
+					l += fmt.Sprintf("      certificates: [{cert: %q, key: %q}]\n  - {address: %q, redirect_https: true}\n", certFile, keyFile, plain)
 				}
 				return l
 			}
@@ -164,14 +164,21 @@ func TestACME(t *testing.T) {
 			if !strings.Contains(s.log.String(), `"challenge":"`+challenge+`"`) {
 				t.Errorf("%s was not served", challenge)
 			}
-			// Other names have the file's certificate.
-			if cert, err := tls.Dial("tcp", secure, &tls.Config{ServerName: "localhost", InsecureSkipVerify: true}); err != nil {
-				t.Error(err)
-			} else {
-				if got := cert.ConnectionState().PeerCertificates[0].DNSNames[0]; got != "localhost" {
-					t.Errorf("certificate of %s for localhost", got)
+			// Other names have the file's certificate, or that of the first name.
+			others := name
+			if challenge == "http-01" {
+				others = "localhost"
+			}
+			for _, asked := range []string{"localhost", "other.test", ""} {
+				c, err := tls.Dial("tcp", secure, &tls.Config{ServerName: asked, InsecureSkipVerify: true})
+				if err != nil {
+					t.Errorf("asked for %q: %v", asked, err)
+					continue
 				}
-				cert.Close()
+				if got := c.ConnectionState().PeerCertificates[0].DNSNames[0]; got != others {
+					t.Errorf("certificate of %s for %q, want that of %s", got, asked, others)
+				}
+				c.Close()
 			}
 			if challenge == "http-01" {
 				resp, err := (&http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).Get("http://" + plain + "/.well-known/acme-challenge/other")
