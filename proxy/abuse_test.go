@@ -7,9 +7,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -366,9 +370,10 @@ func TestSoakAbuse(t *testing.T) {
 		}
 		was, is := make([]time.Duration, rounds), make([]time.Duration, rounds)
 		var wasTail, isTail time.Duration
-		worse := 0
+		worse, judged := 0, 0
 		for i := range rounds {
 			var tail time.Duration
+			others := watchOthers()
 			g.latency()
 			sleep(t.Context(), quiet/time.Duration(rounds))
 			was[i], tail = g.latency()
@@ -376,13 +381,24 @@ func TestSoakAbuse(t *testing.T) {
 			a.do(f, n, over/time.Duration(rounds))
 			is[i], tail = g.latency()
 			isTail = max(isTail, tail)
+			if others() > disturbing {
+				continue
+			}
+			judged++
 			if is[i] > max(2*was[i], noticeable) {
 				worse++
 			}
 		}
 		t.Logf("%d %s: the guests' median was %v, is %v; the worst 99th of a hundred was %v, is %v", n*rounds, a.name, was, is, wasTail, isTail)
-		if long > 0 && !raceDetector && worse > rounds/2 {
-			t.Errorf("%s: the guests' latency is more than doubled", a.name)
+		switch {
+		case long == 0 || raceDetector:
+		case judged < rounds:
+			t.Logf("%s: %d of %d rounds are not judged, others keep the machine busy", a.name, rounds-judged, rounds)
+			fallthrough
+		default:
+			if worse > judged/2 {
+				t.Errorf("%s: the guests' latency is more than doubled in %d of %d rounds", a.name, worse, judged)
+			}
 		}
 	}
 	g.leave()
@@ -400,6 +416,46 @@ func TestSoakAbuse(t *testing.T) {
 	if after.goroutines > before.goroutines || after.files > before.files || after.heap > before.heap+slack {
 		t.Errorf("left %+v, were %+v", after, before)
 	}
+}
+
+// disturbing is the part of the machine's time that others may take in a
+// round that is judged: where all of it is used up, anything doubles.
+const disturbing = 0.25
+
+// watchOthers returns what tells which part of the machine's time other
+// processes have taken since.
+func watchOthers() func() float64 {
+	begun, busy, own := time.Now(), machineTime(), processTime()
+	return func() float64 {
+		all := time.Since(begun).Seconds() * float64(runtime.NumCPU())
+		return (machineTime() - busy - (processTime() - own)) / all
+	}
+}
+
+// machineTime is for how many seconds the processors have worked; 0 where the
+// system does not say it as Linux does.
+func machineTime() float64 {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	const ticks = 100 // a second
+	sum := 0.0
+	for i, field := range strings.Fields(strings.SplitN(string(text), "\n", 2)[0]) {
+		if n, err := strconv.ParseFloat(field, 64); err == nil && i != 4 && i != 5 && i < 9 { // idle, waiting; guests count as users
+			sum += n
+		}
+	}
+	return sum / ticks
+}
+
+// processTime is for how many of them on our behalf.
+func processTime() float64 {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return 0
+	}
+	return float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e9
 }
 
 // noticeable is a round trip that is not judged: below it, the machine that
