@@ -240,9 +240,10 @@ var bomb = sync.OnceValue(func() sent { return deflated(make([]byte, 64<<20)) })
 
 // compressionBombs sends them where messages are assembled.
 func compressionBombs(f *fortress, n int, over time.Duration) {
+	message := bomb()
 	paced(n, 16, over, func(i int) {
 		if w := f.session("/bomb", i, "Sec-WebSocket-Extensions: permessage-deflate"); w != nil {
-			w.reply(bomb())
+			w.reply(message)
 			w.await("close 1009 message too big")
 			w.Close()
 		}
