@@ -40,14 +40,14 @@ type step struct {
 	piece   bool          // out is a piece of one large message
 	control []byte        // a whole control frame, as it came
 	message []byte        // the frames of one whole message, as they came
-	wait    time.Duration // the rate asks for a pause behind all this
+	wait    time.Duration // the rate asks for a pause behind all this, which may be nothing
 }
 
 // gathers reports whether messages wait until they are whole.
 func (f *flow) gathers() bool { return f.assemble || f.whole > 0 }
 
 // next consumes a prefix of b at t. A step that consumed nothing asks for more
-// bytes. An error is a *frame.Error and stands behind the step. The step's
+// bytes, or for a pause. An error is a *frame.Error and stands behind the step. The step's
 // slices are valid until the next call and may lie in b.
 //
 // Whatever needs more than passing on (a control frame, a message under a
@@ -73,6 +73,13 @@ func (f *flow) next(b []byte, t instant) (step, error) {
 			return st, nil
 		}
 		if f.scan.First() {
+			if f.limit != nil {
+				if st.wait = f.limit.queue(t); st.wait > 0 {
+					f.scan = before // its turn comes
+					f.count.Limited.Add(1)
+					return st, nil
+				}
+			}
 			if err := f.admit(t); err != nil {
 				return st, err
 			}
@@ -150,7 +157,7 @@ func (f *flow) rest(st step, b []byte, pos, done int, t instant) step {
 	st.out, st.n = b[:done], pos
 	f.pend.append(b[done:pos])
 	if f.limit != nil && f.scan.AtMessage() && f.limit.onLimit == Slow {
-		if st.wait = f.limit.wait(t); st.wait > 0 {
+		if st.wait = f.limit.debt(t); st.wait > 0 {
 			f.count.Limited.Add(1)
 		}
 	}
@@ -183,15 +190,14 @@ func (f *flow) admit(t instant) error {
 	if f.limit == nil {
 		return nil
 	}
-	if f.limit.onLimit != Slow && f.limit.wait(t) > 0 {
-		f.count.Limited.Add(1)
-		if f.limit.onLimit == CloseSession {
-			return errOverLimit
-		}
-		f.dropping = true
+	if f.limit.begin(t) {
 		return nil
 	}
-	f.limit.message(t)
+	f.count.Limited.Add(1)
+	if f.limit.onLimit == CloseSession {
+		return errOverLimit
+	}
+	f.dropping = true
 	return nil
 }
 
@@ -202,7 +208,7 @@ func (f *flow) ended(t instant) {
 		return
 	}
 	if f.limit != nil {
-		f.limit.payload(t, size)
+		f.limit.end(t, size)
 	}
 	if f.scan.Type() == frame.Text {
 		f.tally.text++

@@ -67,7 +67,10 @@ type Session struct {
 	// Loops drive the session where its connections allow it; nil leaves it
 	// to the pump.
 	Loops *Loops
-	Sizes [2]*Sizes // by Side; may be nil
+	// Shared are rates of the client that the session keeps together with
+	// others.
+	Shared []*Shared
+	Sizes  [2]*Sizes // by Side; may be nil
 }
 
 // Link joins one client with one upstream at a time.
@@ -151,7 +154,7 @@ func New(s Session) *Link {
 	}
 	l.last.Store(int64(t))
 	p := s.Policy
-	l.up = flow{assemble: p.Assemble, limit: newLimiter(p.Rate, t), count: &l.Counters[Client], sizes: s.Sizes[Client], last: &l.last}
+	l.up = flow{assemble: p.Assemble, limit: newLimiter(p.Rate, s.Shared, t), count: &l.Counters[Client], sizes: s.Sizes[Client], last: &l.last}
 	l.up.scan = frame.Scanner{Masked: true, Limit: p.MessageSize}
 	l.down = flow{assemble: p.Assemble, count: &l.Counters[Upstream], sizes: s.Sizes[Upstream], last: &l.last}
 	l.down.scan = frame.Scanner{Limit: p.MessageSize}
