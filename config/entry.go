@@ -10,13 +10,21 @@ import (
 // plugs names the plugs that there are and the types of their options.
 var plugs = map[string]reflect.Type{
 	"accepts":        reflect.TypeFor[AcceptsPlug](),
+	"basic_auth":     reflect.TypeFor[BasicAuthPlug](),
+	"csrf":           reflect.TypeFor[CSRFPlug](),
+	"forward_auth":   reflect.TypeFor[ForwardAuthPlug](),
 	"head":           reflect.TypeFor[HeadPlug](),
 	"headers":        reflect.TypeFor[HeadersPlug](),
+	"ip":             reflect.TypeFor[IPPlug](),
 	"limit":          reflect.TypeFor[LimitPlug](),
 	"logger":         reflect.TypeFor[LoggerPlug](),
 	"origin":         reflect.TypeFor[OriginPlug](),
+	"rate":           reflect.TypeFor[RatePlug](),
+	"redirect":       reflect.TypeFor[RedirectPlug](),
 	"request_id":     reflect.TypeFor[RequestIDPlug](),
 	"secure_headers": reflect.TypeFor[SecureHeadersPlug](),
+	"session":        reflect.TypeFor[SessionPlug](),
+	"static":         reflect.TypeFor[StaticPlug](),
 }
 
 // rulesHandler is the one handler whose options have a type.

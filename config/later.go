@@ -12,9 +12,7 @@ const notYet = "not supported yet"
 
 // laterPlugs and laterHandlers are such names.
 var (
-	laterPlugs = []string{
-		"basic_auth", "csrf", "forward_auth", "ip", "jwt", "rate", "redirect", "session", "static",
-	}
+	laterPlugs    = []string{"jwt"}
 	laterHandlers = []string{"validate", "wasm", "webhook"}
 )
 

@@ -125,20 +125,11 @@ func TestSchemaDescribesEveryKey(t *testing.T) {
 func TestUnsupported(t *testing.T) {
 	got := Unsupported()
 	want := []string{
-		"limits.memory",
 		"listeners[].proxy_protocol",
 		"listeners[].redirect_https",
 		"listeners[].tls.acme",
 		"listeners[].tls.client_ca",
-		"pipelines.*[].basic_auth",
-		"pipelines.*[].csrf",
-		"pipelines.*[].forward_auth",
-		"pipelines.*[].ip",
 		"pipelines.*[].jwt",
-		"pipelines.*[].rate",
-		"pipelines.*[].redirect",
-		"pipelines.*[].session",
-		"pipelines.*[].static",
 		"routes[].continuity.replay.joins",
 		"routes[].flight_recorder",
 		"routes[].handlers[].validate",

@@ -99,7 +99,7 @@ func (p *Proxy) newSession(rt *route, w http.ResponseWriter, r *http.Request, in
 	for _, h := range rt.handlers {
 		s.handlers = append(s.handlers, h.make())
 	}
-	state := relay.Session{Policy: rt.policy, Alone: rt.alone, Inspector: (*inspector)(s), Sizes: rt.count.sizes(), Loops: p.loops, Inline: s.inline()}
+	state := relay.Session{Policy: rt.policy, Alone: rt.alone, Inspector: (*inspector)(s), Sizes: rt.count.sizes(), Loops: p.loops, Inline: s.inline(), Shared: p.shares.join(info)}
 	if s.graphql = newGraphQL(s); s.graphql != nil {
 		state.Replayer = s.graphql
 	}

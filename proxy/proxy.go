@@ -42,6 +42,7 @@ type Proxy struct {
 	pools     *upstream.Pools
 	registry  *registry
 	admission *admission
+	shares    *allowances
 	metrics   *metrics
 	loops     *relay.Loops // nil where the pump drives everything
 	plugs     plug.Env
@@ -83,9 +84,9 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	}
 	p := &Proxy{
 		log: o.Log, options: o,
-		registry: newRegistry(), admission: newAdmission(), metrics: newMetrics(),
+		registry: newRegistry(), admission: newAdmission(), shares: newAllowances(), metrics: newMetrics(),
 		pools: upstream.NewPools(upstream.Options{Log: o.Log}),
-		plugs: plug.Env{Log: o.Log, Counts: new(plug.Counts)},
+		plugs: plug.Env{Log: o.Log, Counts: new(plug.Counts), Rates: new(plug.Rates)},
 		abort: make(chan struct{}),
 		fault: func(*Session, faultPoint) {},
 	}
@@ -97,7 +98,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	if os.Getenv(engineEnv) != "pump" {
 		p.loops = relay.NewLoops(runtime.GOMAXPROCS(0))
 	}
-	services := []suture.Service{p.pools, &mover{p}, &collector{p}}
+	services := []suture.Service{p.pools, &mover{p}, &collector{p}, &memory{p: p}}
 	for _, loop := range p.loops.Services() {
 		services = append(services, loop)
 	}

@@ -38,6 +38,9 @@ type Info struct {
 	Limit string
 	// Claims are what an auth plug learned of the client.
 	Claims map[string]any
+	// Allowances are the rates that the client's messages count under.
+	Allowances []Allowance
+	session    *browserSession // nil without a session plug
 
 	mu       sync.Mutex
 	request  []func(http.Header)

@@ -19,6 +19,8 @@ type Env struct {
 	// Counts outlives a reload, so that sessions opened under an older
 	// configuration still count.
 	Counts *Counts
+	// Rates outlives a reload, too.
+	Rates *Rates
 	// Pipeline is the name of the pipeline that the plug stands in; empty in
 	// the endpoint, before routing.
 	Pipeline string
@@ -39,13 +41,21 @@ type Compiled struct {
 // compilers makes a plug of its configuration, by the name in YAML.
 var compilers = map[string]func(any, Env) (Compiled, error){
 	"accepts":        of(accepts),
+	"basic_auth":     of(basicAuth),
+	"csrf":           of(csrf),
+	"forward_auth":   of(forwardAuth),
 	"head":           of(head),
 	"headers":        of(headers),
+	"ip":             of(ip),
 	"limit":          of(limit),
 	"logger":         of(logger),
 	"origin":         of(origin),
+	"rate":           of(rate),
+	"redirect":       of(redirect),
 	"request_id":     of(requestID),
 	"secure_headers": of(secureHeaders),
+	"session":        of(cookieSession),
+	"static":         of(static),
 }
 
 // of lifts a compiler of one plug's type to the type of the map above. A

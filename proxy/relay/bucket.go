@@ -37,6 +37,11 @@ func (b *bucket) take(t instant, n float64) {
 	}
 }
 
+func (b *bucket) full(t instant) bool {
+	b.refill(t)
+	return b.rate <= 0 || b.tokens >= b.burst
+}
+
 func (b *bucket) refill(t instant) {
 	if t > b.last {
 		b.tokens = min(b.burst, b.tokens+b.rate*time.Duration(t-b.last).Seconds())

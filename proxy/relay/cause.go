@@ -34,6 +34,7 @@ const (
 	Draining               // the proxy is ending
 	RedialRefused          // no upstream takes the session back
 	GaveUp                 // hold, restart budget or buffer is spent
+	Shed                   // the process is short of memory
 	Failed                 // stent itself failed
 	causes
 )
@@ -49,7 +50,7 @@ var causeNames = [Causes]string{
 	TooBig: "message too big", InvalidText: "text is not UTF-8", OverLimit: "rate limit",
 	HandlerFailed: "handler panicked", HandlerStopped: "handler stopped", Kicked: "kicked", Expired: "token expired",
 	Idle: "idle", Lifetime: "lifetime over", Draining: "proxy is draining", RedialRefused: "upstream refused the session",
-	GaveUp: "no upstream", Failed: "internal error",
+	GaveUp: "no upstream", Shed: "short of memory", Failed: "internal error",
 }
 
 // String returns the cause as logs write it.

@@ -23,9 +23,11 @@ type flow struct {
 	count    *Counters
 	sizes    *Sizes
 	last     *atomic.Int64 // instant of the last message, either way
+	weight   *atomic.Int64 // of pend, for whoever weighs the session; nil: nobody does
 
 	tally    tally
 	pend     gathered // the start of a message that is not whole yet
+	weighed  int64    // what weight was told of it
 	cutting  bool     // the current message is too large to gather
 	dropping bool     // the current message is over the rate
 	spent    bool     // pend was the last step's and is done with
@@ -98,7 +100,7 @@ func (f *flow) next(b []byte, t instant) (step, error) {
 		case large:
 			f.cutting = true
 			if f.pend.len() > 0 {
-				f.pend.append(b[:pos])
+				f.gather(b[:pos])
 				f.spent = true
 				st.out, st.n, st.piece = f.pend.bytes(), pos, true
 				f.boundary(&st, len(st.out))
@@ -115,7 +117,7 @@ func (f *flow) next(b []byte, t instant) (step, error) {
 				return f.rest(st, b, pos, done, t), nil
 			}
 		case ev == frame.Final && f.pend.len() > 0:
-			f.pend.append(b[:pos])
+			f.gather(b[:pos])
 			f.spent = true
 			f.complete(&st, f.pend.bytes(), pos, t)
 			return st, nil
@@ -155,13 +157,34 @@ func (f *flow) large(ev frame.Event, wire int) bool {
 // behind it is gathered.
 func (f *flow) rest(st step, b []byte, pos, done int, t instant) step {
 	st.out, st.n = b[:done], pos
-	f.pend.append(b[done:pos])
+	f.gather(b[done:pos])
 	if f.limit != nil && f.scan.AtMessage() && f.limit.onLimit == Slow {
 		if st.wait = f.limit.debt(t); st.wait > 0 {
 			f.count.Limited.Add(1)
 		}
 	}
 	return st
+}
+
+// gather keeps the start of a message.
+func (f *flow) gather(p []byte) {
+	if len(p) > 0 {
+		f.pend.append(p)
+		f.weigh()
+	}
+}
+
+// weigh makes the weight of what is gathered known where it is worth it:
+// most messages are small, and come whole.
+func (f *flow) weigh() {
+	n := int64(f.pend.len())
+	if n < smallBuffer {
+		n = 0
+	}
+	if f.weight != nil && n != f.weighed {
+		f.weighed = n
+		f.weight.Store(n)
+	}
 }
 
 // complete ends a step with one whole message.
@@ -233,6 +256,7 @@ func (f *flow) release() {
 	if f.spent {
 		f.pend.reset()
 		f.spent = false
+		f.weigh()
 	}
 }
 
@@ -247,6 +271,7 @@ func (f *flow) settle(t instant) {
 // reset forgets a stream that is gone, so that another can follow.
 func (f *flow) reset() {
 	f.pend.reset()
+	f.weigh()
 	f.spent, f.cutting, f.dropping = false, false, false
 	f.scan = frame.Scanner{Masked: f.scan.Masked, Rsv: f.scan.Rsv, Limit: f.scan.Limit}
 }

@@ -83,8 +83,9 @@ type Link struct {
 
 	// Counters counts what each Side sent.
 	Counters [2]Counters
-	last     atomic.Int64 // instant of the last message
-	held     atomic.Int64 // bytes held, for the admin API
+	last     atomic.Int64    // instant of the last message
+	held     atomic.Int64    // bytes held, for the admin API
+	gathered [2]atomic.Int64 // bytes of messages that are not whole, by Side; see Weight
 
 	client     *leg
 	clientDone chan struct{}
@@ -154,9 +155,9 @@ func New(s Session) *Link {
 	}
 	l.last.Store(int64(t))
 	p := s.Policy
-	l.up = flow{assemble: p.Assemble, limit: newLimiter(p.Rate, s.Shared, t), count: &l.Counters[Client], sizes: s.Sizes[Client], last: &l.last}
+	l.up = flow{assemble: p.Assemble, limit: newLimiter(p.Rate, s.Shared, t), count: &l.Counters[Client], sizes: s.Sizes[Client], last: &l.last, weight: &l.gathered[Client]}
 	l.up.scan = frame.Scanner{Masked: true, Limit: p.MessageSize}
-	l.down = flow{assemble: p.Assemble, count: &l.Counters[Upstream], sizes: s.Sizes[Upstream], last: &l.last}
+	l.down = flow{assemble: p.Assemble, count: &l.Counters[Upstream], sizes: s.Sizes[Upstream], last: &l.last, weight: &l.gathered[Upstream]}
 	l.down.scan = frame.Scanner{Limit: p.MessageSize}
 	if c := p.Continuity; c != nil {
 		l.up.whole, l.down.whole = c.Whole, c.Whole

@@ -27,6 +27,15 @@ func (s *Shared) Set(r Rate) {
 	s.bytes.set(r.Bytes, r.Burst, t)
 }
 
+// Full reports whether both bursts are whole, so that a new Shared would be
+// the same.
+func (s *Shared) Full() bool {
+	t := now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.messages.full(t) && s.bytes.full(t)
+}
+
 // debt returns how long it takes until a message may begin. mu is held.
 func (s *Shared) debt(t instant) time.Duration {
 	return max(s.messages.debt(t, 1), s.bytes.debt(t, 0))
