@@ -102,7 +102,7 @@ func (l *limiter) queue(t instant) (d time.Duration) {
 
 // begin takes the token of a message that begins, and returns false where
 // the message is over a rate that does not slow the client down. The bytes
-// are taken at the message's end.
+// are paid as they come.
 func (l *limiter) begin(t instant) bool {
 	slow := l.onLimit == Slow
 	if !slow && l.debt(t) > 0 {
@@ -121,10 +121,27 @@ func (l *limiter) begin(t instant) bool {
 	return true
 }
 
-// end takes the bytes of a message that is complete.
-func (l *limiter) end(t instant, n int64) {
+// pay takes n bytes of a message.
+func (l *limiter) pay(t instant, n int64) {
 	l.bytes.take(t, float64(n))
 	for i := range l.shares {
-		l.shares[i].end(t, n)
+		l.shares[i].pay(t, n)
+	}
+}
+
+// owed returns how long a message has to wait inside of it, so that one that
+// never ends is no way around the rate.
+func (l *limiter) owed(t instant) time.Duration {
+	d := l.bytes.debt(t, 0)
+	for i := range l.shares {
+		d = max(d, l.shares[i].owed(t))
+	}
+	return d
+}
+
+// end is told that a message is complete.
+func (l *limiter) end(t instant) {
+	for i := range l.shares {
+		l.shares[i].end(t)
 	}
 }

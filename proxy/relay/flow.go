@@ -30,6 +30,8 @@ type flow struct {
 	weighed  int64    // what weight was told of it
 	cutting  bool     // the current message is too large to gather
 	dropping bool     // the current message is over the rate
+	paid     int64    // bytes of the current message that the rate has taken
+	moved    bool     // this step has paid for some
 	spent    bool     // pend was the last step's and is done with
 }
 
@@ -57,6 +59,7 @@ func (f *flow) gathers() bool { return f.assemble || f.whole > 0 }
 // scans on only while it does not.
 func (f *flow) next(b []byte, t instant) (step, error) {
 	f.release()
+	f.moved = false
 	st := step{mark: noMark}
 	pos, done := 0, 0 // b[:done] may go on, b[done:pos] is gathered
 	for {
@@ -86,6 +89,7 @@ func (f *flow) next(b []byte, t instant) (step, error) {
 				return st, err
 			}
 		}
+		f.pay(t)
 		if ev == frame.Final {
 			f.ended(t)
 		}
@@ -158,10 +162,17 @@ func (f *flow) large(ev frame.Event, wire int) bool {
 func (f *flow) rest(st step, b []byte, pos, done int, t instant) step {
 	st.out, st.n = b[:done], pos
 	f.gather(b[done:pos])
-	if f.limit != nil && f.scan.AtMessage() && f.limit.onLimit == Slow {
-		if st.wait = f.limit.debt(t); st.wait > 0 {
-			f.count.Limited.Add(1)
-		}
+	if f.limit == nil || f.limit.onLimit != Slow {
+		return st
+	}
+	switch {
+	case f.scan.AtMessage():
+		st.wait = f.limit.debt(t)
+	case f.moved: // what came before has had its pause
+		st.wait = f.limit.owed(t)
+	}
+	if st.wait > 0 {
+		f.count.Limited.Add(1)
 	}
 	return st
 }
@@ -224,6 +235,18 @@ func (f *flow) admit(t instant) error {
 	return nil
 }
 
+// pay charges the rate with what has come of the current message.
+func (f *flow) pay(t instant) {
+	if f.limit == nil || f.dropping {
+		return
+	}
+	if n := f.scan.Arrived() - f.paid; n > 0 {
+		f.limit.pay(t, n)
+		f.paid += n
+		f.moved = true
+	}
+}
+
 // ended counts the message that just became complete.
 func (f *flow) ended(t instant) {
 	size := f.scan.Size()
@@ -231,7 +254,8 @@ func (f *flow) ended(t instant) {
 		return
 	}
 	if f.limit != nil {
-		f.limit.end(t, size)
+		f.limit.end(t)
+		f.paid = 0
 	}
 	if f.scan.Type() == frame.Text {
 		f.tally.text++
@@ -272,7 +296,7 @@ func (f *flow) settle(t instant) {
 func (f *flow) reset() {
 	f.pend.reset()
 	f.weigh()
-	f.spent, f.cutting, f.dropping = false, false, false
+	f.spent, f.cutting, f.dropping, f.paid = false, false, false, 0
 	f.scan = frame.Scanner{Masked: f.scan.Masked, Rsv: f.scan.Rsv, Limit: f.scan.Limit}
 }
 

@@ -51,7 +51,8 @@ type share struct {
 	placed bool
 	slot   instant
 	guess  int64 // of the next message's size: the last one's
-	paid   int64 // bytes taken for the current message
+	credit int64 // bytes taken ahead for the current message
+	size   int64 // of the current message so far
 }
 
 // wait returns how long the session's message has to wait, which begins next.
@@ -74,7 +75,7 @@ func (s *share) wait(t instant) time.Duration {
 // nothing and returns false where that is not there.
 func (s *share) begin(t instant, always bool) bool {
 	if s.placed {
-		s.placed, s.paid = false, s.guess
+		s.placed, s.credit = false, s.guess
 		return true
 	}
 	s.shared.mu.Lock()
@@ -83,7 +84,6 @@ func (s *share) begin(t instant, always bool) bool {
 		return false
 	}
 	s.shared.messages.take(t, 1)
-	s.paid = 0
 	return true
 }
 
@@ -91,20 +91,36 @@ func (s *share) begin(t instant, always bool) bool {
 func (s *share) undo(t instant) {
 	s.shared.mu.Lock()
 	s.shared.messages.take(t, -1)
-	s.shared.bytes.take(t, -float64(s.paid))
 	s.shared.mu.Unlock()
-	s.paid = 0
 }
 
-// end takes the bytes of a message that is complete. Nothing is taken for
-// bytes that are only announced: a client could put all others into debt by a
-// header.
-func (s *share) end(t instant, n int64) {
-	s.guess = n
-	if n == s.paid {
+// pay takes n bytes that have come. Nothing is taken for bytes that are only
+// announced: a client could put all others into debt by a header.
+func (s *share) pay(t instant, n int64) {
+	s.size += n
+	ahead := min(n, s.credit)
+	s.credit -= ahead
+	s.charge(t, n-ahead)
+}
+
+// end settles a message that is complete.
+func (s *share) end(t instant) {
+	s.charge(t, -s.credit)
+	s.guess, s.size, s.credit = s.size, 0, 0
+}
+
+func (s *share) charge(t instant, n int64) {
+	if n == 0 {
 		return
 	}
 	s.shared.mu.Lock()
-	s.shared.bytes.take(t, float64(n-s.paid))
+	s.shared.bytes.take(t, float64(n))
 	s.shared.mu.Unlock()
+}
+
+// owed returns how long it takes until what has been paid is there.
+func (s *share) owed(t instant) time.Duration {
+	s.shared.mu.Lock()
+	defer s.shared.mu.Unlock()
+	return s.shared.bytes.debt(t, 0)
 }

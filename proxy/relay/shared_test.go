@@ -144,6 +144,44 @@ func TestSharedRateTakesWhatHasCome(t *testing.T) {
 	}
 }
 
+// A message that never ends is held to the rate of bytes, too, the session's
+// own as well as one that is shared.
+func TestRateInsideMessage(t *testing.T) {
+	rate := Rate{Bytes: 1000, Burst: time.Second}
+	for name, limit := range map[string]*limiter{
+		"own":    newLimiter(rate, nil, 1),
+		"shared": newLimiter(Rate{}, []*Shared{sharedAt(rate, 1)}, 1),
+	} {
+		for mode, f := range map[string]*flow{"relay": newFlow(0, false, false, 0), "whole": newFlow(1<<20, false, false, 0), "assemble": newFlow(0, true, false, 1<<20)} {
+			t.Run(name+"/"+mode, func(t *testing.T) {
+				f.limit = limit
+				at, last := instant(1), instant(1)
+				in := frame.AppendHeader(nil, frame.Header{Opcode: frame.Binary, Length: 100})
+				for range 600 {
+					for b := append(in, make([]byte, 100)...); len(b) > 0; {
+						st, err := f.next(b, at)
+						if err != nil {
+							t.Fatal(err)
+						}
+						b, at = b[st.n:], at.add(st.wait)
+						if st.n == 0 && st.wait == 0 {
+							t.Fatal("stands still")
+						}
+					}
+					in = frame.AppendHeader(in[:0], frame.Header{Opcode: frame.Continuation, Length: 100})
+				}
+				if took := time.Duration(at - last); took < 58*time.Second || took > 60*time.Second {
+					t.Errorf("60000 bytes of one message took %s, want 59s", took)
+				}
+			})
+			limit = newLimiter(rate, nil, 1)
+			if name == "shared" {
+				limit = newLimiter(Rate{}, []*Shared{sharedAt(rate, 1)}, 1)
+			}
+		}
+	}
+}
+
 func TestSharedRateClose(t *testing.T) {
 	shared := sharedAt(Rate{Messages: 10, Burst: time.Second}, 1)
 	message := frame.AppendFrame(nil, frame.Header{Fin: true, Opcode: frame.Text}, []byte("hello"))
