@@ -25,12 +25,16 @@ func TestPlugReadme(t *testing.T) {
 	if len(blocks) == 0 {
 		t.Fatal("no configuration in the README")
 	}
+	environment := config.WithEnvironment(func(string) (string, bool) { return strings.Repeat("secret", 8), true })
 	shown := make(map[string]bool)
 	for _, b := range blocks {
-		cfg, err := config.Parse(filepath.Join(folder, "README.md"), []byte(asFile(b[1])))
+		cfg, err := config.Parse(filepath.Join(folder, "README.md"), []byte(asFile(b[1])), environment)
 		if err != nil {
 			t.Errorf("%v\n%s", err, b[1])
 			continue
+		}
+		for _, w := range cfg.Warnings() {
+			t.Errorf("%v\n%s", w, b[1])
 		}
 		if _, err := Compile(cfg, nil); err != nil {
 			t.Errorf("%v\n%s", cfg.Locate(err), b[1])

@@ -81,8 +81,8 @@ func TestSharedRate(t *testing.T) {
 					for range sessions {
 						clients = append(clients, dial("alice"))
 					}
-					if got := s.proxy.Session(s.proxy.Sessions()[0].Key()).link.Engine(); got != engine {
-						t.Fatalf("engine %s", got)
+					for _, session := range s.proxy.Sessions() {
+						until(t, "engine "+engine, func() bool { return session.link.Engine() == engine })
 					}
 					message := make([]byte, size)
 					var senders sync.WaitGroup
@@ -94,19 +94,21 @@ func TestSharedRate(t *testing.T) {
 							}
 						})
 					}
+					what, count, rate := "messages", &backend.messages, limit.messages
+					if limit.bytes > 0 {
+						what, count, rate = "bytes", &backend.bytes, limit.bytes
+					}
 					time.Sleep(*sharedWindow)
-					messages, bytes, took := backend.messages.Load(), backend.bytes.Load(), time.Since(start).Seconds()
+					got, took := float64(count.Load()), time.Since(start).Seconds()
+					want := rate * (took + 0.5)
+					t.Logf("%.0f %s in %.2f s, want %.0f: %+.2f%%", got, what, took, want, 100*(got-want)/want)
+					if got > want*1.05 {
+						t.Errorf("%.0f %s in %.2f s, want at most %.0f", got, what, took, want)
+					}
+					// A busy machine is slower than the rate, but nothing stands still.
+					until(t, what, func() bool { return float64(count.Load()) >= want*9/10 })
 					stop()
 					senders.Wait()
-					what, got, want := "messages", float64(messages), limit.messages*(took+0.5)
-					if limit.bytes > 0 {
-						what, got, want = "bytes", float64(bytes), limit.bytes*(took+0.5)
-					}
-					t.Logf("%.0f %s in %.2f s, want %.0f: %+.2f%%", got, what, took, want, 100*(got-want)/want)
-					// What was not read in time is no fault of the rate's.
-					if got > want*1.05 || got < want/2 {
-						t.Errorf("%.0f %s in %.2f s, want %.0f", got, what, took, want)
-					}
 				})
 			}
 		}

@@ -89,7 +89,9 @@ func (f *flow) next(b []byte, t instant) (step, error) {
 				return st, err
 			}
 		}
-		f.pay(t)
+		if f.limit != nil {
+			f.pay(t)
+		}
 		if ev == frame.Final {
 			f.ended(t)
 		}
@@ -237,7 +239,7 @@ func (f *flow) admit(t instant) error {
 
 // pay charges the rate with what has come of the current message.
 func (f *flow) pay(t instant) {
-	if f.limit == nil || f.dropping {
+	if f.dropping {
 		return
 	}
 	if n := f.scan.Arrived() - f.paid; n > 0 {
