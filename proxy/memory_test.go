@@ -129,3 +129,42 @@ func TestUsedMemory(t *testing.T) {
 	}
 	held[0] = 1
 }
+
+// What a session holds for a peer has its weight: held for an upstream that
+// is lost, pushed to a client that reads nothing, not taken by an upstream.
+func TestWeight(t *testing.T) {
+	for _, engine := range []string{"pump", "loop"} {
+		t.Run(engine, func(t *testing.T) {
+			t.Setenv(engineEnv, engine)
+			for name, play := range map[string]func(s *stage) int64{
+				"held": func(s *stage) int64 {
+					s.refuse()
+					s.upstream.Close()
+					until(t, "held", func() bool { return s.session().State() == HeldState })
+					s.client.send(binary(20000))
+					return 20000
+				},
+				"pushed": func(s *stage) int64 {
+					for range 200 {
+						s.session().Push(Client, Binary, make([]byte, 100000))
+					}
+					return 50000
+				},
+			} {
+				if name == "pushed" && engine == "pump" {
+					continue // whoever pushes waits for the client itself
+				}
+				t.Run(name, func(t *testing.T) {
+					s := inRelay.stage(t, kept+"\n"+hasty, "", nil)
+					s.open()
+					session := s.session()
+					if n := session.link.Weight(); n != 0 {
+						t.Errorf("an idle session weighs %d", n)
+					}
+					want := play(s)
+					until(t, name, func() bool { return session.link.Weight() >= want })
+				})
+			}
+		})
+	}
+}

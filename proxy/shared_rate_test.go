@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/stentproxy/stent/proxy/plug"
+	"github.com/stentproxy/stent/proxy/relay"
 )
 
 // sharedWindow is how long the clients of TestSharedRate send: a second says
@@ -168,5 +171,28 @@ func TestAllowancesRest(t *testing.T) {
 	s.over()
 	if n := shares.resting.Len(); n != 0 {
 		t.Errorf("%d allowances are left", n)
+	}
+}
+
+// A reload's rate holds for the sessions that are there, too.
+func TestAllowanceFollowsReload(t *testing.T) {
+	a := newAllowances()
+	join := func(messages float64) (*plug.Info, *relay.Shared) {
+		info := &plug.Info{Allowances: []plug.Allowance{{Messages: messages, Burst: time.Second}}}
+		return info, a.join(info)[0]
+	}
+	first, one := join(10)
+	second, other := join(20)
+	if one != other || a.inUse[plug.AllowanceKey{}].rate.Messages != 20 {
+		t.Errorf("two sessions of one key have %v", a.inUse)
+	}
+	first.End()
+	first.End()
+	if len(a.inUse) != 1 {
+		t.Error("the allowance is gone while a session has it")
+	}
+	second.End()
+	if len(a.inUse) != 0 {
+		t.Error("the allowance is in use by nobody")
 	}
 }
