@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"runtime"
 	runtimemetrics "runtime/metrics"
@@ -90,7 +91,7 @@ func (m *memory) shed(excess int64) {
 			all = append(all, held{s, n})
 		}
 	}
-	slices.SortFunc(all, func(a, b held) int { return int(b.bytes - a.bytes) })
+	slices.SortFunc(all, func(a, b held) int { return cmp.Compare(b.bytes, a.bytes) })
 	shed, freed := 0, int64(0)
 	for _, h := range all {
 		if freed >= excess {
