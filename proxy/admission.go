@@ -43,6 +43,7 @@ func (a *admission) set(l config.Limits) {
 // says why not.
 func (a *admission) enter(info *plug.Info) *Problem {
 	if a.short.Load() {
+		info.Limit = "memory"
 		return unavailable("the proxy is short of memory").Set("Retry-After", "5")
 	}
 	a.mu.Lock()

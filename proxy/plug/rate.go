@@ -32,12 +32,15 @@ func rate(c *config.RatePlug, env Env) (Compiled, error) {
 		rates = new(Rates)
 	}
 	name := countName{pipeline: env.Pipeline, by: c.By, nth: env.Nth}
+	kind, _, _ := strings.Cut(c.By, ":")
+	limited := "rate_by_" + kind
 	detail := "too many requests for this " + strings.TrimPrefix(c.By, "header:")
 	return Compiled{Wrap: func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			name := name
 			name.key = key(r)
 			if wait := rates.take(name, xrate.Limit(c.PerSecond), burst, time.Now()); wait > 0 {
+				From(r).Limit = limited
 				seconds := strconv.Itoa(int(math.Ceil(wait.Seconds())))
 				(&Problem{Status: http.StatusTooManyRequests, Detail: detail}).Set("Retry-After", seconds).ServeHTTP(w, r)
 				return
