@@ -311,7 +311,7 @@ func (l *Link) upstreamClosed(up *leg, payload []byte) (*Loss, bool) {
 func (l *Link) upstreamBroke(up *leg, err error) (*Loss, bool) {
 	var fe *frame.Error
 	if errors.As(err, &fe) && fe.Code != frame.CodeProtocol {
-		l.End(End{Cause: causeOf(fe), Err: err})
+		l.End(broke(causeOf(fe), err))
 		return nil, true
 	}
 	l.mu.Lock()
