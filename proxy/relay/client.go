@@ -102,8 +102,18 @@ func (l *Link) clientTick() (instant, error) {
 		}
 		next = earliest(next, due)
 	}
+	if due := l.expiry; due != 0 {
+		if t >= due {
+			l.End(End{Cause: Expired})
+			return 0, errOver
+		}
+		next = earliest(next, due)
+	}
 	return next, nil
 }
+
+// maxExpiry is the longest that an expiry is waited for.
+const maxExpiry = 50 * 365 * 24 * time.Hour
 
 // errRest stops a reader for a while: what it has is looked at again later.
 var errRest = errors.New("resting")
