@@ -19,6 +19,8 @@ var defaults = map[reflect.Type]func() any{
 	reflect.TypeFor[RequestIDPlug](): func() any { return DefaultRequestIDPlug() },
 	reflect.TypeFor[LoggerPlug]():    func() any { return DefaultLoggerPlug() },
 	reflect.TypeFor[LimitPlug]():     func() any { return DefaultLimitPlug() },
+	reflect.TypeFor[JWTPlug]():       func() any { return DefaultJWTPlug() },
+	reflect.TypeFor[JWKS]():          func() any { return DefaultJWKS() },
 }
 
 // DefaultConfig is what an empty file would mean: one listener, the admin
@@ -69,6 +71,15 @@ func DefaultLoggerPlug() LoggerPlug { return LoggerPlug{Level: "info"} }
 
 // DefaultLimitPlug counts sessions by the client's address.
 func DefaultLimitPlug() LimitPlug { return LimitPlug{By: "ip"} }
+
+// DefaultJWTPlug takes the token of the Authorization header.
+func DefaultJWTPlug() JWTPlug { return JWTPlug{From: []string{"header:Authorization"}} }
+
+// DefaultJWKS fetches keys every quarter of an hour, and at most every ten
+// seconds when tokens name unknown ones.
+func DefaultJWKS() JWKS {
+	return JWKS{Refresh: seconds(15 * 60), Cooldown: seconds(10), Timeout: seconds(5)}
+}
 
 // DefaultRoute relays what it is given: path and upstream have no default.
 func DefaultRoute() Route {

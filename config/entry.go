@@ -12,6 +12,7 @@ var plugs = map[string]reflect.Type{
 	"accepts":        reflect.TypeFor[AcceptsPlug](),
 	"head":           reflect.TypeFor[HeadPlug](),
 	"headers":        reflect.TypeFor[HeadersPlug](),
+	"jwt":            reflect.TypeFor[JWTPlug](),
 	"limit":          reflect.TypeFor[LimitPlug](),
 	"logger":         reflect.TypeFor[LoggerPlug](),
 	"origin":         reflect.TypeFor[OriginPlug](),

@@ -13,7 +13,7 @@ const notYet = "not supported yet"
 // laterPlugs and laterHandlers are such names.
 var (
 	laterPlugs = []string{
-		"basic_auth", "csrf", "forward_auth", "ip", "jwt", "rate", "redirect", "session", "static",
+		"basic_auth", "csrf", "forward_auth", "ip", "rate", "redirect", "session", "static",
 	}
 	laterHandlers = []string{"validate", "wasm", "webhook"}
 )

@@ -134,7 +134,6 @@ func TestUnsupported(t *testing.T) {
 		"pipelines.*[].csrf",
 		"pipelines.*[].forward_auth",
 		"pipelines.*[].ip",
-		"pipelines.*[].jwt",
 		"pipelines.*[].rate",
 		"pipelines.*[].redirect",
 		"pipelines.*[].session",
