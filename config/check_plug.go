@@ -27,6 +27,8 @@ func (c *checker) plugs(stack []Plug) {
 			c.headerChange(options.Response, join(at, "response"))
 		case *OriginPlug:
 			c.origins(*options, at)
+		case *JWTPlug:
+			c.jwt(options, at)
 		case *LimitPlug:
 			c.limit(*options, at)
 		case *RatePlug:

@@ -26,6 +26,8 @@ var defaults = map[reflect.Type]func() any{
 	reflect.TypeFor[CSRFPlug]():        func() any { return DefaultCSRFPlug() },
 	reflect.TypeFor[RedirectPlug]():    func() any { return DefaultRedirectPlug() },
 	reflect.TypeFor[StaticPlug]():      func() any { return DefaultStaticPlug() },
+	reflect.TypeFor[JWTPlug]():         func() any { return DefaultJWTPlug() },
+	reflect.TypeFor[JWKS]():            func() any { return DefaultJWKS() },
 }
 
 // DefaultConfig is what an empty file would mean: one listener, the admin
@@ -77,6 +79,15 @@ func DefaultLoggerPlug() LoggerPlug { return LoggerPlug{Level: "info"} }
 // DefaultLimitPlug counts by the client's address; where a rate is set, a
 // second's worth may come at once.
 func DefaultLimitPlug() LimitPlug { return LimitPlug{By: "ip", Burst: seconds(1)} }
+
+// DefaultJWTPlug takes the token of the Authorization header.
+func DefaultJWTPlug() JWTPlug { return JWTPlug{From: []string{"header:Authorization"}} }
+
+// DefaultJWKS fetches keys every quarter of an hour, and at most every ten
+// seconds when tokens name unknown ones.
+func DefaultJWKS() JWKS {
+	return JWKS{Refresh: seconds(15 * 60), Cooldown: seconds(10), Timeout: seconds(5)}
+}
 
 // DefaultRoute relays what it is given: path and upstream have no default.
 func DefaultRoute() Route {

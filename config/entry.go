@@ -16,6 +16,7 @@ var plugs = map[string]reflect.Type{
 	"head":           reflect.TypeFor[HeadPlug](),
 	"headers":        reflect.TypeFor[HeadersPlug](),
 	"ip":             reflect.TypeFor[IPPlug](),
+	"jwt":            reflect.TypeFor[JWTPlug](),
 	"limit":          reflect.TypeFor[LimitPlug](),
 	"logger":         reflect.TypeFor[LoggerPlug](),
 	"origin":         reflect.TypeFor[OriginPlug](),
@@ -54,15 +55,9 @@ func (p *Plug) decode(d *decoder, n *node, path string) {
 	}
 	p.Name = f.name
 	t, known := plugs[f.name]
-	switch {
-	case known:
-	case slices.Contains(laterPlugs, f.name):
-		d.failAt(f.pos, at, "plug %s is %s", f.name, notYet)
-		return
-	default:
-		all := slices.Concat(slices.Sorted(maps.Keys(plugs)), laterPlugs)
+	if !known {
 		e := d.failAt(f.pos, at, "unknown plug %q", f.name)
-		e.Suggestion = suggest(f.name, all)
+		e.Suggestion = suggest(f.name, slices.Sorted(maps.Keys(plugs)))
 		return
 	}
 	options := newValue(t)

@@ -48,7 +48,7 @@ func TestPlugReadme(t *testing.T) {
 			shown[p.Name] = true
 		}
 	}
-	for _, name := range []string{"forward_auth", "basic_auth", "ip", "session", "csrf", "headers", "redirect", "static", "rate", "limit"} {
+	for _, name := range []string{"forward_auth", "basic_auth", "ip", "session", "csrf", "jwt", "headers", "redirect", "static", "rate", "limit"} {
 		if !shown[name] {
 			t.Errorf("the README does not show %s", name)
 		}
@@ -57,7 +57,10 @@ func TestPlugReadme(t *testing.T) {
 
 // asFile adds to a block what it leaves out: a route through its pipelines.
 func asFile(block string) string {
-	if !strings.Contains(block, "routes:") {
+	if strings.HasPrefix(block, "- ") { // a list of plugs
+		block = "pipelines:\n  example:\n    " + strings.ReplaceAll(strings.TrimSpace(block), "\n", "\n    ") + "\n"
+	}
+	if !regexp.MustCompile(`(?m)^(routes|scopes):`).MatchString(block) {
 		var names []string
 		for _, m := range regexp.MustCompile(`(?m)^  (\w+):\s*$`).FindAllStringSubmatch(block, -1) {
 			names = append(names, m[1])

@@ -146,7 +146,7 @@ func FuzzIDPattern(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if id, err := p.fill(func(string) string { return value }); err == nil && len(id) > maxIdentity {
+		if id, err := p.fill(func(string) string { return value }); err == nil && len(id) > maxID {
 			t.Errorf("%q of %q is long", id, text)
 		}
 	})

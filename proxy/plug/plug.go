@@ -10,6 +10,7 @@ import (
 	"net/http"
 
 	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/token"
 	"go.uber.org/zap"
 )
 
@@ -21,6 +22,11 @@ type Env struct {
 	Counts *Counts
 	// Rates outlives a reload, too.
 	Rates *Rates
+	// Sets are the key sets that issuers publish, shared between plugs and
+	// configurations.
+	Sets *token.Sets
+	// Revocations belong to the process; nil is none.
+	Revocations *token.Revocations
 	// Pipeline is the name of the pipeline that the plug stands in; empty in
 	// the endpoint, before routing.
 	Pipeline string
@@ -36,6 +42,8 @@ type Compiled struct {
 	// dropped from every client's request at the door, on all routes, so that
 	// a backend may believe them.
 	Sets []string
+	// Keys is the key set that the plug needs; nil is none.
+	Keys *token.Set
 }
 
 // compilers makes a plug of its configuration, by the name in YAML.
@@ -47,6 +55,7 @@ var compilers = map[string]func(any, Env) (Compiled, error){
 	"head":           of(head),
 	"headers":        of(headers),
 	"ip":             of(ip),
+	"jwt":            of(jwt),
 	"limit":          of(limit),
 	"logger":         of(logger),
 	"origin":         of(origin),

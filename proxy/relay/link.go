@@ -71,6 +71,8 @@ type Session struct {
 	// others.
 	Shared []*Shared
 	Sizes  [2]*Sizes // by Side; may be nil
+	// Expires ends the session with Expired; zero is never.
+	Expires time.Time
 }
 
 // Link joins one client with one upstream at a time.
@@ -78,6 +80,7 @@ type Link struct {
 	// static
 	Session
 	opened instant
+	expiry instant       // of Session.Expires; 0 is never
 	done   chan struct{} // closed when the session's end is decided
 	ending chan struct{} // closed when its close frames are written, by the pump
 
@@ -154,6 +157,12 @@ func New(s Session) *Link {
 		l.scratch = new([2]scratch)
 	}
 	l.last.Store(int64(t))
+	if !s.Expires.IsZero() {
+		// Held against overflow. The time that is left is taken first, so
+		// that whatever comes between makes it late and not early.
+		left := min(time.Until(s.Expires), maxExpiry)
+		l.expiry = max(1, now().add(left))
+	}
 	p := s.Policy
 	l.up = flow{assemble: p.Assemble, limit: newLimiter(p.Rate, s.Shared, t), count: &l.Counters[Client], sizes: s.Sizes[Client], last: &l.last, weight: &l.gathered[Client]}
 	l.up.scan = frame.Scanner{Masked: true, Limit: p.MessageSize}
