@@ -27,8 +27,26 @@ func (c *checker) plugs(stack []Plug) {
 			c.headerChange(options.Response, join(at, "response"))
 		case *OriginPlug:
 			c.origins(*options, at)
+		case *JWTPlug:
+			c.jwt(options, at)
 		case *LimitPlug:
 			c.limit(*options, at)
+		case *RatePlug:
+			c.rate(*options, at)
+		case *ForwardAuthPlug:
+			c.forwardAuth(*options, at)
+		case *BasicAuthPlug:
+			c.basicAuth(*options, at)
+		case *IPPlug:
+			c.ip(*options, at)
+		case *SessionPlug:
+			c.session(*options, at)
+		case *CSRFPlug:
+			c.csrf(*options, at)
+		case *RedirectPlug:
+			c.redirect(*options, at)
+		case *StaticPlug:
+			c.static(*options, at)
 		}
 	}
 }
@@ -82,15 +100,25 @@ func validOrigin(origin string) bool {
 }
 
 func (c *checker) limit(l LimitPlug, path string) {
-	c.positive(float64(l.Sessions), join(path, "sessions"))
-	at := join(path, "by")
-	if name, ok := strings.CutPrefix(l.By, "header:"); ok {
-		c.headerName(name, at)
+	rated := l.MessagesPerSecond != 0 || l.BytesPerSecond != 0
+	if l.Sessions == 0 && !rated {
+		c.fail(path, "limits nothing; want sessions, messages_per_second or bytes_per_second")
+	}
+	if rated {
+		c.positive(float64(l.Burst), join(path, "burst"))
+	}
+	c.limitKey(l.By, join(path, "by"))
+}
+
+// limitKey checks by what is counted.
+func (c *checker) limitKey(by, path string) {
+	if name, ok := strings.CutPrefix(by, "header:"); ok {
+		c.headerName(name, path)
 		return
 	}
 	known := []string{"ip", "id", "route"}
-	if !slices.Contains(known, l.By) {
-		c.fail(at, "%q is no key; want ip, id, route or header:NAME", l.By).suggestion = suggest(l.By, known)
+	if !slices.Contains(known, by) {
+		c.fail(path, "%q is no key; want ip, id, route or header:NAME", by).suggestion = suggest(by, known)
 	}
 }
 

@@ -128,6 +128,9 @@ func (c *checker) continuity(r Route, path string) {
 	}
 	if k.Replay.First > 0 {
 		c.positive(float64(k.Replay.Bytes), at("replay.bytes"))
+		if k.Whole > 0 && k.Replay.Bytes > k.Whole && r.reader() == "" {
+			c.warn(at("replay.bytes"), "messages larger than whole, %s, are passed on as they come and not repeated: the first of them ends what is", k.Whole)
+		}
 	}
 	if r.Protocol == ProtocolRaw && k.Replay.First == 0 {
 		c.warn(path, "a new upstream knows nothing of the connection, and protocol raw without replay repeats nothing to it: "+

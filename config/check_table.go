@@ -20,6 +20,7 @@ func (c *checker) table() {
 	flat := c.config.Flatten()
 	c.unreachable(flat)
 	c.stacks(flat)
+	c.sessions(flat)
 	c.unused(flat)
 	if len(flat) == 0 {
 		c.warn("routes", "no routes: every request is answered 404")

@@ -125,8 +125,9 @@ type Limits struct {
 	SessionsPerIP int `yaml:"sessions_per_ip"`
 	// HandshakesPerSecond is the rate of new sessions.
 	HandshakesPerSecond float64 `yaml:"handshakes_per_second"`
-	// Memory is a soft bound: new sessions get 503 above it.
-	Memory Size `yaml:"memory" later:"true"`
+	// Memory is a soft bound: above it new sessions get 503, and those that
+	// hold the most data are closed with 1013.
+	Memory Size `yaml:"memory"`
 	// HandshakeTimeout is for TLS and for reading the request.
 	HandshakeTimeout Duration `yaml:"handshake_timeout"`
 	// HeaderSize bounds a request's header.

@@ -81,7 +81,7 @@ endpoint: [{limit: {sessions: 3}}]
 		"dial timeout":          {c.Upstreams["app"].Dial.Timeout, seconds(5)},
 		"weight":                {c.Upstreams["app"].Targets[0].Weight, 1},
 		"tls":                   {c.Listeners[0].TLS.MinVersion, "1.2"},
-		"limit":                 {c.Endpoint[0].Config, &LimitPlug{Sessions: 3, By: "ip"}},
+		"limit":                 {c.Endpoint[0].Config, &LimitPlug{Sessions: 3, Burst: seconds(1), By: "ip"}},
 	} {
 		if !reflect.DeepEqual(pair[0], pair[1]) {
 			t.Errorf("%s: got %v, want %v", name, pair[0], pair[1])

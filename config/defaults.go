@@ -8,17 +8,26 @@ import (
 // defaults gives each type that has any its defaults, wherever one begins:
 // the document, an entry of a list or map, or what a pointer points to.
 var defaults = map[reflect.Type]func() any{
-	reflect.TypeFor[Listener]():      func() any { return DefaultListener() },
-	reflect.TypeFor[ListenerTLS]():   func() any { return DefaultListenerTLS() },
-	reflect.TypeFor[Route]():         func() any { return DefaultRoute() },
-	reflect.TypeFor[Continuity]():    func() any { return DefaultContinuity() },
-	reflect.TypeFor[Upstream]():      func() any { return DefaultUpstream() },
-	reflect.TypeFor[Target]():        func() any { return DefaultTarget() },
-	reflect.TypeFor[Health]():        func() any { return DefaultHealth() },
-	reflect.TypeFor[Outlier]():       func() any { return DefaultOutlier() },
-	reflect.TypeFor[RequestIDPlug](): func() any { return DefaultRequestIDPlug() },
-	reflect.TypeFor[LoggerPlug]():    func() any { return DefaultLoggerPlug() },
-	reflect.TypeFor[LimitPlug]():     func() any { return DefaultLimitPlug() },
+	reflect.TypeFor[Listener]():        func() any { return DefaultListener() },
+	reflect.TypeFor[ListenerTLS]():     func() any { return DefaultListenerTLS() },
+	reflect.TypeFor[Route]():           func() any { return DefaultRoute() },
+	reflect.TypeFor[Continuity]():      func() any { return DefaultContinuity() },
+	reflect.TypeFor[Upstream]():        func() any { return DefaultUpstream() },
+	reflect.TypeFor[Target]():          func() any { return DefaultTarget() },
+	reflect.TypeFor[Health]():          func() any { return DefaultHealth() },
+	reflect.TypeFor[Outlier]():         func() any { return DefaultOutlier() },
+	reflect.TypeFor[RequestIDPlug]():   func() any { return DefaultRequestIDPlug() },
+	reflect.TypeFor[LoggerPlug]():      func() any { return DefaultLoggerPlug() },
+	reflect.TypeFor[LimitPlug]():       func() any { return DefaultLimitPlug() },
+	reflect.TypeFor[RatePlug]():        func() any { return DefaultRatePlug() },
+	reflect.TypeFor[ForwardAuthPlug](): func() any { return DefaultForwardAuthPlug() },
+	reflect.TypeFor[BasicAuthPlug]():   func() any { return DefaultBasicAuthPlug() },
+	reflect.TypeFor[SessionPlug]():     func() any { return DefaultSessionPlug() },
+	reflect.TypeFor[CSRFPlug]():        func() any { return DefaultCSRFPlug() },
+	reflect.TypeFor[RedirectPlug]():    func() any { return DefaultRedirectPlug() },
+	reflect.TypeFor[StaticPlug]():      func() any { return DefaultStaticPlug() },
+	reflect.TypeFor[JWTPlug]():         func() any { return DefaultJWTPlug() },
+	reflect.TypeFor[JWKS]():            func() any { return DefaultJWKS() },
 }
 
 // DefaultConfig is what an empty file would mean: one listener, the admin
@@ -67,8 +76,18 @@ func DefaultRequestIDPlug() RequestIDPlug { return RequestIDPlug{Header: "X-Requ
 // DefaultLoggerPlug logs at info.
 func DefaultLoggerPlug() LoggerPlug { return LoggerPlug{Level: "info"} }
 
-// DefaultLimitPlug counts sessions by the client's address.
-func DefaultLimitPlug() LimitPlug { return LimitPlug{By: "ip"} }
+// DefaultLimitPlug counts by the client's address; where a rate is set, a
+// second's worth may come at once.
+func DefaultLimitPlug() LimitPlug { return LimitPlug{By: "ip", Burst: seconds(1)} }
+
+// DefaultJWTPlug takes the token of the Authorization header.
+func DefaultJWTPlug() JWTPlug { return JWTPlug{From: []string{"header:Authorization"}} }
+
+// DefaultJWKS fetches keys every quarter of an hour, and at most every ten
+// seconds when tokens name unknown ones.
+func DefaultJWKS() JWKS {
+	return JWKS{Refresh: seconds(15 * 60), Cooldown: seconds(10), Timeout: seconds(5)}
+}
 
 // DefaultRoute relays what it is given: path and upstream have no default.
 func DefaultRoute() Route {

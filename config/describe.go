@@ -12,7 +12,7 @@ import (
 // sources are the files with the types: their comments describe the keys in
 // the JSON Schema too, so that nothing has to be said twice.
 //
-//go:embed config.go entry.go plug.go route.go scalar.go secret.go upstream.go
+//go:embed config.go entry.go guard.go jwt.go plug.go route.go scalar.go secret.go upstream.go
 var sources embed.FS
 
 // descriptions maps Type and Type.Field to their comments.

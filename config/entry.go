@@ -10,13 +10,22 @@ import (
 // plugs names the plugs that there are and the types of their options.
 var plugs = map[string]reflect.Type{
 	"accepts":        reflect.TypeFor[AcceptsPlug](),
+	"basic_auth":     reflect.TypeFor[BasicAuthPlug](),
+	"csrf":           reflect.TypeFor[CSRFPlug](),
+	"forward_auth":   reflect.TypeFor[ForwardAuthPlug](),
 	"head":           reflect.TypeFor[HeadPlug](),
 	"headers":        reflect.TypeFor[HeadersPlug](),
+	"ip":             reflect.TypeFor[IPPlug](),
+	"jwt":            reflect.TypeFor[JWTPlug](),
 	"limit":          reflect.TypeFor[LimitPlug](),
 	"logger":         reflect.TypeFor[LoggerPlug](),
 	"origin":         reflect.TypeFor[OriginPlug](),
+	"rate":           reflect.TypeFor[RatePlug](),
+	"redirect":       reflect.TypeFor[RedirectPlug](),
 	"request_id":     reflect.TypeFor[RequestIDPlug](),
 	"secure_headers": reflect.TypeFor[SecureHeadersPlug](),
+	"session":        reflect.TypeFor[SessionPlug](),
+	"static":         reflect.TypeFor[StaticPlug](),
 }
 
 // rulesHandler is the one handler whose options have a type.
@@ -46,15 +55,9 @@ func (p *Plug) decode(d *decoder, n *node, path string) {
 	}
 	p.Name = f.name
 	t, known := plugs[f.name]
-	switch {
-	case known:
-	case slices.Contains(laterPlugs, f.name):
-		d.failAt(f.pos, at, "plug %s is %s", f.name, notYet)
-		return
-	default:
-		all := slices.Concat(slices.Sorted(maps.Keys(plugs)), laterPlugs)
+	if !known {
 		e := d.failAt(f.pos, at, "unknown plug %q", f.name)
-		e.Suggestion = suggest(f.name, all)
+		e.Suggestion = suggest(f.name, slices.Sorted(maps.Keys(plugs)))
 		return
 	}
 	options := newValue(t)

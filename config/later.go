@@ -10,18 +10,13 @@ import (
 // long as it asks for nothing.
 const notYet = "not supported yet"
 
-// laterPlugs and laterHandlers are such names.
-var (
-	laterPlugs = []string{
-		"basic_auth", "csrf", "forward_auth", "ip", "jwt", "rate", "redirect", "session", "static",
-	}
-	laterHandlers = []string{"validate", "wasm", "webhook"}
-)
+// laterHandlers are such names.
+var laterHandlers = []string{"validate", "wasm", "webhook"}
 
 // Unsupported lists what the contract has and this version refuses: the
 // paths of keys, with [] for the entries of a list and * for the names in a
 // map, the values of a key as in "routes[].protocol: phoenix", and the names
-// of plugs and handlers. Routes are the same in scopes.
+// of handlers. Routes are the same in scopes.
 func Unsupported() []string {
 	type place struct {
 		t    reflect.Type
@@ -59,9 +54,6 @@ func Unsupported() []string {
 			}
 		default:
 		}
-	}
-	for _, name := range laterPlugs {
-		list = append(list, "pipelines.*[]."+name)
 	}
 	for _, name := range laterHandlers {
 		list = append(list, "routes[].handlers[]."+name)

@@ -58,10 +58,17 @@ type HeadPlug struct{}
 // request's own host), "none" (requests that carry no Origin), or "*".
 type OriginPlug []string
 
-// LimitPlug bounds the sessions that share a key, with 429 above it.
+// LimitPlug bounds what those with one key have open and send, together.
 type LimitPlug struct {
-	// Sessions is how many may be open at once.
-	Sessions int `yaml:"sessions" required:"true"`
+	// Sessions is how many may be open at once, with 429 above it.
+	Sessions int `yaml:"sessions"`
+	// MessagesPerSecond bounds what their clients send. What is done above it
+	// is on_limit of the route.
+	MessagesPerSecond float64 `yaml:"messages_per_second"`
+	// BytesPerSecond bounds it in bytes of payload.
+	BytesPerSecond Size `yaml:"bytes_per_second"`
+	// Burst is what may come at once, in seconds of the rate.
+	Burst Duration `yaml:"burst"`
 	// By is ip, id, route or header:NAME.
 	By string `yaml:"by"`
 }

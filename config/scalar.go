@@ -94,16 +94,28 @@ type CIDR struct{ netip.Prefix }
 
 func (c *CIDR) decode(d *decoder, n *node, path string) {
 	if n.kind == kindString {
-		if prefix, err := netip.ParsePrefix(n.text); err == nil {
-			c.Prefix = prefix.Masked()
-			return
+		prefix, err := netip.ParsePrefix(n.text)
+		if err != nil {
+			var addr netip.Addr
+			if addr, err = netip.ParseAddr(n.text); err == nil && addr.Zone() == "" {
+				prefix = netip.PrefixFrom(addr, addr.BitLen())
+			}
 		}
-		if addr, err := netip.ParseAddr(n.text); err == nil && addr.Zone() == "" {
-			c.Prefix = netip.PrefixFrom(addr, addr.BitLen())
+		if prefix.IsValid() {
+			c.Prefix = unmapped(prefix).Masked()
 			return
 		}
 	}
 	d.mismatch(n, path, "an address range such as 10.0.0.0/8, or an address")
+}
+
+// unmapped makes ::ffff:10.0.0.0/104 the 10.0.0.0/8 that it is (RFC 4291
+// section 2.5.5.2): clients' addresses are compared in that form.
+func unmapped(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p
 }
 
 // Base64 is bytes written in standard base64.

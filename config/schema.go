@@ -85,6 +85,10 @@ var forms = map[reflect.Type]func(w *schemaWriter) *jsonschema.Schema{
 		url := &jsonschema.Schema{Type: "string", Examples: []any{"ws://10.0.0.1:4000"}}
 		return either(url, w.inline(reflect.TypeFor[Target]()))
 	},
+	reflect.TypeFor[JWKS](): func(w *schemaWriter) *jsonschema.Schema {
+		url := &jsonschema.Schema{Type: "string", Examples: []any{"https://issuer.example.com/.well-known/jwks.json"}}
+		return either(url, w.inline(reflect.TypeFor[JWKS]()))
+	},
 	reflect.TypeFor[Plug]():    (*schemaWriter).plugs,
 	reflect.TypeFor[Handler](): (*schemaWriter).handlers,
 }

@@ -72,7 +72,7 @@ func TestSchemaRefusesBadFiles(t *testing.T) {
 		"unknown_key", "unknown_key_far", "null_struct", "null_list", "null_scalar", "null_entry",
 		"kind_map", "kind_list", "kind_boolean", "kind_integer", "kind_number", "kind_duration", "kind_size",
 		"kind_percent", "negative", "enum", "secret_kind", "secret_file_key", "secret_file_none",
-		"plug_unknown", "plug_unknown_options", "plug_two_names", "plug_kind", "plug_options_key", "plug_later",
+		"plug_unknown", "plug_unknown_options", "plug_two_names", "plug_kind", "plug_options_key",
 		"handler_later", "handler_kind", "listener_acme", "process_later", "route_later",
 		"path_required", "upstream_required", "targets_required", "target_kind",
 		"balance", "balance_hash", "balance_hash_empty",
@@ -125,16 +125,6 @@ func TestSchemaDescribesEveryKey(t *testing.T) {
 func TestUnsupported(t *testing.T) {
 	got := Unsupported()
 	want := []string{
-		"limits.memory",
-		"pipelines.*[].basic_auth",
-		"pipelines.*[].csrf",
-		"pipelines.*[].forward_auth",
-		"pipelines.*[].ip",
-		"pipelines.*[].jwt",
-		"pipelines.*[].rate",
-		"pipelines.*[].redirect",
-		"pipelines.*[].session",
-		"pipelines.*[].static",
 		"routes[].continuity.replay.joins",
 		"routes[].flight_recorder",
 		"routes[].handlers[].validate",

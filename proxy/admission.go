@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/time/rate"
 
@@ -13,6 +14,8 @@ import (
 
 // admission applies the limits of the whole process to new sessions.
 type admission struct {
+	short atomic.Bool // of memory
+
 	mu sync.Mutex
 	// guarded by mu
 	limits     config.Limits
@@ -39,6 +42,10 @@ func (a *admission) set(l config.Limits) {
 // enter admits a session, whose place is given back when its info ends, or
 // says why not.
 func (a *admission) enter(info *plug.Info) *Problem {
+	if a.short.Load() {
+		info.Limit = "memory"
+		return unavailable("the proxy is short of memory").Set("Retry-After", "5")
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {

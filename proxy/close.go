@@ -49,6 +49,7 @@ var closeTable = relay.Table{
 	relay.Draining:         {Client: 1012, Upstream: 1001, Reason: "proxy is restarting", Initiator: byStent},
 	relay.RedialRefused:    {Client: 1012, Reason: "upstream refused the session", Initiator: byUpstream},
 	relay.GaveUp:           {Client: 1013, Reason: "no upstream, try again later", Initiator: byUpstream},
+	relay.Shed:             {Client: 1013, Upstream: 1001, Reason: "proxy is short of memory", Initiator: byStent},
 	relay.Failed:           {Client: 1011, Upstream: 1001, Reason: "internal error", Initiator: byStent},
 }
 

@@ -931,6 +931,13 @@ func shrink(t *testing.T, w *wire) {
 // Rows of the operator: kick and drain.
 var ownEnds = []closeRow{
 	{
+		name:     "short of memory",
+		play:     func(s *stage) { s.session().end(End{Cause: relay.Shed}) },
+		client:   []string{"close 1013 proxy is short of memory", "fin"},
+		upstream: []string{"close 1001", "fin"},
+		end:      want{byStent, 1013, "proxy is short of memory", relay.Shed},
+	},
+	{
 		name:     "kick",
 		play:     func(s *stage) { s.session().Close(0, "") },
 		client:   []string{"close 1008 closed by the operator", "fin"},

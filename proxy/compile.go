@@ -59,7 +59,7 @@ type routeHandler struct {
 // the network. Errors carry key paths, which cfg.Locate turns into places in
 // the file.
 func Compile(cfg *config.Config, handlers map[string]NewHandler) (*Snapshot, error) {
-	return compile(cfg, handlers, plug.Env{Log: zap.NewNop(), Counts: new(plug.Counts)}, newMetrics())
+	return compile(cfg, handlers, plug.Env{Log: zap.NewNop(), Counts: new(plug.Counts), Rates: new(plug.Rates)}, newMetrics())
 }
 
 func compile(cfg *config.Config, handlers map[string]NewHandler, env plug.Env, m *metrics) (*Snapshot, error) {

@@ -27,7 +27,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	table := d.Table()
 	r, info := admit(r, trustedProxies(r), table.sets)
 	answer := plug.Observe(w)
-	if d.Refused != nil && hasToken(r.Header["Upgrade"], "websocket") {
+	if d.Refused != nil && plug.AsksWebSocket(r) {
 		defer d.refused(answer, r, info)
 	}
 	defer d.leave(answer, r, info)

@@ -65,7 +65,7 @@ func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	info := plug.From(r)
 	body := newPacedBody(w, r, f.bodyStall)
 	up := UpHeader(r, info)
-	if hasToken(r.Header["Te"], "trailers") {
+	if plug.HasToken(r.Header["Te"], "trailers") {
 		up.Set("Te", "trailers")
 	}
 	// A request that asks for another protocol gets the plain answer (RFC

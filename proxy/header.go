@@ -66,7 +66,7 @@ func frames(name string) bool {
 	case "Content-Length", "Host":
 		return true
 	}
-	return slices.Contains(hopByHop, name)
+	return plug.HopByHop(name)
 }
 
 // saysWho says whether a field is one in which proxies tell where a request
@@ -213,7 +213,7 @@ func UpHeader(r *http.Request, info *plug.Info) http.Header {
 	if up == nil {
 		up = make(http.Header)
 	}
-	dropHopByHop(up)
+	plug.DropHopByHop(up)
 	delete(up, "Content-Length")
 	if r.ContentLength == 0 {
 		delete(up, "Expect") // of a body that never comes
@@ -250,7 +250,7 @@ func DownHeader(h http.Header, info *plug.Info) http.Header {
 	if down == nil {
 		down = make(http.Header)
 	}
-	dropHopByHop(down)
+	plug.DropHopByHop(down)
 	info.ApplyResponse(down)
 	return down
 }
@@ -261,34 +261,4 @@ func appended(lines []string, element string) string {
 		return element
 	}
 	return strings.Join(lines, ", ") + ", " + element
-}
-
-// hopByHop are the fields that concern one connection (RFC 9110 section
-// 7.6.1), whether or not Connection lists them.
-var hopByHop = []string{
-	"Connection",
-	"Http2-Settings",
-	"Keep-Alive",
-	"Proxy-Authenticate",
-	"Proxy-Authorization",
-	"Proxy-Connection",
-	"Te",
-	"Trailer",
-	"Transfer-Encoding",
-	"Upgrade",
-}
-
-// dropHopByHop deletes the fields that concern one connection, and those that
-// Connection lists.
-func dropHopByHop(h http.Header) {
-	for _, line := range h["Connection"] {
-		for name := range strings.SplitSeq(line, ",") {
-			if name = strings.TrimSpace(name); name != "" {
-				h.Del(name)
-			}
-		}
-	}
-	for _, name := range hopByHop {
-		delete(h, name)
-	}
 }

@@ -210,8 +210,8 @@ func TestDownHeader(t *testing.T) {
 	}
 }
 
-// token is RFC 9110's, as net/http demands of a field name.
-var token = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")
+// fieldName is RFC 9110's, as net/http demands of a field name.
+var fieldName = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")
 
 // FuzzHeader checks that nothing a client says passes for what stent or a
 // trusted proxy says.
@@ -221,7 +221,7 @@ func FuzzHeader(f *testing.F) {
 	f.Add("stent_session", "1", "X-USER", "2", false)
 	f.Add("X-Forwarded-Proto", "https, ,", "X-Real-Ip", "::ffff:10.0.0.1%1", true)
 	f.Fuzz(func(t *testing.T, name1, value1, name2, value2 string, trusted bool) {
-		if !token.MatchString(name1) || !token.MatchString(name2) {
+		if !fieldName.MatchString(name1) || !fieldName.MatchString(name2) {
 			return // net/http refuses it
 		}
 		peer := "192.0.2.1:1"

@@ -27,7 +27,7 @@ func (s *Session) opened101() {
 			zap.String("upstream", s.route.upstream), zap.String("target", s.Target()),
 			zap.String("mode", s.route.mode), zap.String("remote", s.Remote()),
 			zap.String("id", s.ID()), zap.String("request_id", s.info.RequestID),
-			zap.String("subprotocol", protocolName(s.agreed.Subprotocol)))
+			zap.String("subprotocol", protocolName(s.told())))
 	}
 }
 

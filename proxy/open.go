@@ -50,6 +50,12 @@ func (p *Proxy) open(rt *route, w http.ResponseWriter, r *http.Request) {
 	if p.ended.Load() {
 		s.end(End{Cause: relay.Draining})
 	}
+	if p.revoked(s) { // since its token was verified
+		s.revoke()
+		s.over(*s.link.Ended())
+		plug.Revoked().ServeHTTP(w, r)
+		return
+	}
 	if err := p.tree.AddSession((*worker)(s)); err != nil {
 		s.end(End{Cause: relay.Draining, Err: err})
 		s.over(*s.link.Ended())
@@ -63,6 +69,9 @@ func (p *Proxy) open(rt *route, w http.ResponseWriter, r *http.Request) {
 		(<-o.steps)()
 	}
 	if o.err != nil {
+		if end := s.link.Ended(); end != nil && end.Cause == relay.Expired {
+			o.err = plug.Revoked()
+		}
 		p.refuseWith(w, r, o.err)
 	}
 }
@@ -99,7 +108,7 @@ func (p *Proxy) newSession(rt *route, w http.ResponseWriter, r *http.Request, in
 	for _, h := range rt.handlers {
 		s.handlers = append(s.handlers, h.make())
 	}
-	state := relay.Session{Policy: rt.policy, Alone: rt.alone, Inspector: (*inspector)(s), Sizes: rt.count.sizes(), Loops: p.loops, Inline: s.inline()}
+	state := relay.Session{Policy: rt.policy, Alone: rt.alone, Inspector: (*inspector)(s), Sizes: rt.count.sizes(), Loops: p.loops, Inline: s.inline(), Shared: p.shares.join(info), Expires: info.Expires}
 	if s.graphql = newGraphQL(s); s.graphql != nil {
 		state.Replayer = s.graphql
 	}
@@ -193,14 +202,23 @@ func (s *Session) switching(w http.ResponseWriter, r *http.Request, header http.
 	b := append(make([]byte, 0, 512), "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
 	b = base64.StdEncoding.AppendEncode(b, sum[:])
 	b = append(b, "\r\n"...)
-	if s.agreed.Subprotocol != "" {
-		b = appendLines(b, "Sec-WebSocket-Protocol", []string{s.agreed.Subprotocol})
+	if told := s.told(); told != "" {
+		b = appendLines(b, "Sec-WebSocket-Protocol", []string{told})
 	}
 	if s.agreed.Extensions != "" {
 		b = appendLines(b, "Sec-WebSocket-Extensions", []string{s.agreed.Extensions})
 	}
 	b = appendHeader(b, down)
 	return append(b, "\r\n"...)
+}
+
+// told is the subprotocol that the client is told: what was agreed on, or else
+// the offer that stood for its token.
+func (s *Session) told() string {
+	if s.agreed.Subprotocol != "" {
+		return s.agreed.Subprotocol
+	}
+	return s.info.Subprotocol
 }
 
 // appendHeader appends header lines, sorted by name.

@@ -21,6 +21,7 @@ import (
 	"github.com/stentproxy/stent/config"
 	"github.com/stentproxy/stent/proxy/plug"
 	"github.com/stentproxy/stent/proxy/relay"
+	"github.com/stentproxy/stent/proxy/token"
 	"github.com/stentproxy/stent/proxy/upstream"
 	"github.com/stentproxy/stent/supervisor"
 )
@@ -42,6 +43,7 @@ type Proxy struct {
 	pools     *upstream.Pools
 	registry  *registry
 	admission *admission
+	shares    *allowances
 	metrics   *metrics
 	loops     *relay.Loops // nil where the pump drives everything
 	plugs     plug.Env
@@ -83,9 +85,10 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	}
 	p := &Proxy{
 		log: o.Log, options: o,
-		registry: newRegistry(), admission: newAdmission(), metrics: newMetrics(),
+		registry: newRegistry(), admission: newAdmission(), shares: newAllowances(), metrics: newMetrics(),
 		pools: upstream.NewPools(upstream.Options{Log: o.Log}),
-		plugs: plug.Env{Log: o.Log, Counts: new(plug.Counts)},
+		plugs: plug.Env{Log: o.Log, Counts: new(plug.Counts), Rates: new(plug.Rates),
+			Sets: token.NewSets(o.Log), Revocations: new(token.Revocations)},
 		abort: make(chan struct{}),
 		fault: func(*Session, faultPoint) {},
 	}
@@ -97,7 +100,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	if os.Getenv(engineEnv) != "pump" {
 		p.loops = relay.NewLoops(runtime.GOMAXPROCS(0))
 	}
-	services := []suture.Service{p.pools, &mover{p}, &collector{p}}
+	services := []suture.Service{p.pools, p.plugs.Sets, &mover{p}, &collector{p}, &memory{p: p}}
 	for _, loop := range p.loops.Services() {
 		services = append(services, loop)
 	}
@@ -127,6 +130,7 @@ func (p *Proxy) install(s *Snapshot) {
 		e.Serve = p.endpoint(s.routes[i])
 	}
 	p.pools.Apply(s.pools)
+	p.plugs.Sets.Apply(s.table.keys)
 	p.admission.set(s.Config.Limits)
 	p.current.Store(s)
 }
@@ -188,6 +192,9 @@ func (p *Proxy) Ready() bool { return p.phase.Load() == ready }
 
 // Sessions returns the living sessions, in no order.
 func (p *Proxy) Sessions() []*Session { return p.registry.all() }
+
+// SessionsWithID returns the living sessions of a socket id, in no order.
+func (p *Proxy) SessionsWithID(id string) []*Session { return p.registry.withID(id) }
 
 // Session returns a living session by its key, or nil.
 func (p *Proxy) Session(key string) *Session { return p.registry.get(key) }

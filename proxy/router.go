@@ -9,6 +9,7 @@ import (
 
 	"github.com/stentproxy/stent/config"
 	"github.com/stentproxy/stent/proxy/plug"
+	"github.com/stentproxy/stent/proxy/token"
 )
 
 // Table is the routes of one configuration. It does not change once it is in
@@ -22,6 +23,8 @@ type Table struct {
 	handler   http.Handler // front around the routing
 	// sets holds the header fields that a plug of any pipeline sets upward.
 	sets map[string]bool
+	// keys are the key sets that the plugs need.
+	keys []*token.Set
 }
 
 // NewTable compiles the routes and plugs of a configuration. Its errors are
@@ -36,6 +39,7 @@ func NewTable(cfg *config.Config, env plug.Env) (*Table, error) {
 		env.Pipeline = name
 		p, err := plug.CompilePipeline(plugs, env)
 		errs = append(errs, config.Within(key, err))
+		t.keys = append(t.keys, p.Keys()...)
 		for _, field := range p.Sets() {
 			t.sets[http.CanonicalHeaderKey(field)] = true
 		}

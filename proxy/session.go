@@ -85,6 +85,8 @@ type Session struct {
 	dialling atomic.Pointer[context.CancelFunc]
 
 	subprotocol atomic.Pointer[string] // as the client was told; nil before
+
+	prevOfID, nextOfID *Session // with the same socket id; guarded by the registry
 }
 
 // opening is what passes between the worker and the handler of the HTTP

@@ -3,14 +3,15 @@ package proxy
 import (
 	"encoding/base64"
 	"net/http"
-	"strings"
+
+	"github.com/stentproxy/stent/proxy/plug"
 )
 
 // checkUpgrade says whether r asks for a WebSocket, and what is wrong with
 // its handshake by RFC 6455 section 4.2.1. A request that asks for another
 // protocol, or none, is no WebSocket and no problem here.
 func checkUpgrade(r *http.Request) (ws bool, problem *Problem) {
-	if !hasToken(r.Header["Upgrade"], "websocket") {
+	if !plug.AsksWebSocket(r) {
 		return false, nil
 	}
 	key := r.Header["Sec-Websocket-Key"]
@@ -22,7 +23,7 @@ func checkUpgrade(r *http.Request) (ws bool, problem *Problem) {
 		return true, badRequest("a WebSocket handshake needs HTTP/1.1")
 	case r.Host == "":
 		return true, badRequest("a WebSocket handshake needs a Host")
-	case !hasToken(r.Header["Connection"], "upgrade"):
+	case !plug.HasToken(r.Header["Connection"], "upgrade"):
 		return true, badRequest(`a WebSocket handshake needs "Connection: Upgrade"`)
 	case len(version) != 1:
 		return true, badRequest("a WebSocket handshake needs one Sec-WebSocket-Version").Set("Sec-WebSocket-Version", "13")
@@ -54,16 +55,4 @@ func validKey(key string) bool {
 	}
 	nonce, err := base64.StdEncoding.DecodeString(key)
 	return err == nil && len(nonce) == 16
-}
-
-// hasToken says whether a comma-separated field has the token, in any case.
-func hasToken(lines []string, token string) bool {
-	for _, line := range lines {
-		for element := range strings.SplitSeq(line, ",") {
-			if strings.EqualFold(strings.TrimSpace(element), token) {
-				return true
-			}
-		}
-	}
-	return false
 }

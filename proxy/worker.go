@@ -212,7 +212,8 @@ func (s *Session) admit(header http.Header) error {
 		return c.err // nobody is left to be told
 	}
 	s.answered = true
-	s.subprotocol.Store(&s.agreed.Subprotocol)
+	told := s.told()
+	s.subprotocol.Store(&told)
 	s.opening = nil
 	s.offer = nil
 	if s.route.continuity == nil {

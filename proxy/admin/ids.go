@@ -14,25 +14,13 @@ type reached struct {
 	Sessions int `json:"sessions"`
 }
 
-// withID returns the living sessions of a socket id. Sessions without one
-// are nobody's.
-func (a *api) withID(id string) []*proxy.Session {
-	var found []*proxy.Session
-	for _, s := range a.proxy.Sessions() {
-		if id != "" && s.ID() == id {
-			found = append(found, s)
-		}
-	}
-	return found
-}
-
 // closeID ends all sessions of a socket id.
 func (a *api) closeID(w http.ResponseWriter, r *http.Request) *plug.Problem {
 	end, problem := parseClose(r)
 	if problem != nil {
 		return problem
 	}
-	found := a.withID(r.PathValue("id"))
+	found := a.proxy.SessionsWithID(r.PathValue("id"))
 	for _, s := range found {
 		s.Close(end.code, end.reason)
 	}
@@ -46,7 +34,7 @@ func (a *api) pushToID(w http.ResponseWriter, r *http.Request) *plug.Problem {
 	if problem != nil {
 		return problem
 	}
-	return a.answer(w, reached{pushAll(a.withID(r.PathValue("id")), m)})
+	return a.answer(w, reached{pushAll(a.proxy.SessionsWithID(r.PathValue("id")), m)})
 }
 
 // maxPushing bounds the sessions that one request pushes to at a time.

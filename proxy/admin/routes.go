@@ -48,6 +48,8 @@ func (a *api) routes(metrics http.Handler, metricsPublic bool) *http.ServeMux {
 		"/api/ids/{id}":                    {methods: methods{"DELETE": a.closeID}},
 		"/api/ids/{id}/messages":           post(a.pushToID),
 
+		"/api/revocations": {methods: methods{"GET": a.listRevocations, "POST": a.revoke, "DELETE": a.restore}},
+
 		"/api/upstreams":                       get(a.listUpstreams),
 		"/api/upstreams/{pool}/{target}/drain": {methods: methods{"PUT": a.drainTarget, "DELETE": a.undrainTarget}},
 

@@ -116,10 +116,10 @@ func TestMethods(t *testing.T) {
 		{"HEAD", "/api/reload", 405, "POST"},
 		{"GET", "/api/sessions/X/messages", 405, "POST"},
 		{"GET", "/api/ids/X", 405, "DELETE"},
+		{"PUT", "/api/revocations", 405, "DELETE, GET, POST, HEAD"},
 		// What is to come.
 		{"GET", "/api/sessions/X/tap", 404, ""},
 		{"GET", "/api/events", 404, ""},
-		{"GET", "/api/revocations", 404, ""},
 		{"GET", "/api", 404, ""},
 		{"GET", "/api/sessions/", 404, ""},
 	} {

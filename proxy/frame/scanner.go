@@ -146,5 +146,8 @@ func (s *Scanner) AtMessage() bool { return s.remaining == 0 && !s.open }
 // declared so far, in bytes.
 func (s *Scanner) Size() int64 { return s.size }
 
+// Arrived is how much of that payload has been consumed, in bytes.
+func (s *Scanner) Arrived() int64 { return s.size - s.remaining }
+
 // Deflated reports whether the current or last message was sent with Rsv1.
 func (s *Scanner) Deflated() bool { return s.deflated }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Info is what is known of one request, and of the session that it becomes.
@@ -41,6 +42,17 @@ type Info struct {
 	Limit string
 	// Claims are what an auth plug learned of the client.
 	Claims map[string]any
+	// Allowances are the rates that the client's messages count under.
+	Allowances []Allowance
+	session    *browserSession // nil without a session plug
+	// TokenIDs are the ids (jti) of the tokens that let the client in.
+	TokenIDs []string
+	// Expires is when what let the client in ends; zero is never.
+	Expires time.Time
+	// Subprotocol is what the client is told where the upstream chooses
+	// none: it offered subprotocols to carry a token, and browsers give a
+	// connection up that answers none of them.
+	Subprotocol string
 
 	mu       sync.Mutex
 	request  []func(http.Header)

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 
 	"github.com/stentproxy/stent/config"
@@ -14,13 +15,18 @@ import (
 // keeps well-behaved clients from asking many times a second.
 const retryAfter = "5"
 
-// limit bounds the sessions that share a key: 429 above it. A place is held
-// until the session ends, or the request where it becomes none. Requests
-// without a key (no such header, no id) count together, so that leaving it
-// out is no way around the limit.
+// limit bounds what those that share a key have open and send. Above its
+// number of sessions there is 429; a place is held until the session ends, or
+// the request where it becomes none. Its rates are kept by the sessions,
+// together. Requests without a key (no such header, no id) count together, so
+// that leaving it out is no way around the limit.
 func limit(c *config.LimitPlug, env Env) (Compiled, error) {
-	if c.Sessions <= 0 {
+	rated := c.MessagesPerSecond > 0 || c.BytesPerSecond > 0
+	switch {
+	case c.Sessions < 0 || c.Sessions == 0 && !rated:
 		return Compiled{}, config.Within("sessions", fmt.Errorf("%d would let nothing pass", c.Sessions))
+	case rated && c.Burst <= 0:
+		return Compiled{}, config.Within("burst", fmt.Errorf("%s would let nothing pass", c.Burst))
 	}
 	key, err := limitKey(c.By, env)
 	if err != nil {
@@ -30,7 +36,7 @@ func limit(c *config.LimitPlug, env Env) (Compiled, error) {
 	if counts == nil {
 		counts = new(Counts)
 	}
-	// The number is not part of the name: a reload that changes it goes on
+	// The numbers are not part of the name: a reload that changes them goes on
 	// counting.
 	name := countName{pipeline: env.Pipeline, by: c.By, nth: env.Nth}
 	refusal := (&Problem{
@@ -43,12 +49,20 @@ func limit(c *config.LimitPlug, env Env) (Compiled, error) {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			name := name
 			name.key = key(r)
-			if !counts.take(name, c.Sessions) {
-				From(r).Limit = limited
-				refusal.ServeHTTP(w, r)
-				return
+			info := From(r)
+			if c.Sessions > 0 {
+				if !counts.take(name, c.Sessions) {
+					info.Limit = limited
+					refusal.ServeHTTP(w, r)
+					return
+				}
+				info.OnEnd(func() { counts.release(name) })
 			}
-			From(r).OnEnd(func() { counts.release(name) })
+			if rated {
+				info.Allowances = append(info.Allowances, Allowance{
+					Key: AllowanceKey(name), Messages: c.MessagesPerSecond, Bytes: float64(c.BytesPerSecond), Burst: c.Burst.Std(),
+				})
+			}
 			next.ServeHTTP(w, r)
 		})
 	}}, nil
@@ -58,7 +72,7 @@ func limit(c *config.LimitPlug, env Env) (Compiled, error) {
 func limitKey(by string, env Env) (func(*http.Request) string, error) {
 	switch by {
 	case "ip":
-		return func(r *http.Request) string { return From(r).ClientIP.String() }, nil
+		return func(r *http.Request) string { return addressKey(From(r).ClientIP) }, nil
 	case "id":
 		return func(r *http.Request) string { return short(From(r).ID) }, nil
 	case "route":
@@ -73,6 +87,18 @@ func limitKey(by string, env Env) (func(*http.Request) string, error) {
 	}
 	field = http.CanonicalHeaderKey(field)
 	return func(r *http.Request) string { return short(strings.Join(r.Header[field], ",")) }, nil
+}
+
+// addressKey is what counts as one address: of IPv6 that is the network of
+// one link, which who has one address of it can choose any other in (RFC 4291
+// section 2.5.4).
+func addressKey(addr netip.Addr) string {
+	if addr = addr.Unmap(); addr.Is6() {
+		if link, err := addr.Prefix(64); err == nil {
+			return link.String()
+		}
+	}
+	return addr.String()
 }
 
 // short bounds the memory that a client's own key can claim.

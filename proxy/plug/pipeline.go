@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/token"
 )
 
 // Pipeline is a compiled stack of plugs; the zero value lets everything
@@ -56,6 +57,17 @@ func (p Pipeline) Sets() []string {
 	var sets []string
 	for _, c := range p {
 		sets = append(sets, c.Sets...)
+	}
+	return sets
+}
+
+// Keys returns the key sets that the plugs need.
+func (p Pipeline) Keys() []*token.Set {
+	var sets []*token.Set
+	for _, c := range p {
+		if c.Keys != nil {
+			sets = append(sets, c.Keys)
+		}
 	}
 	return sets
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 
 	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/token"
 	"go.uber.org/zap"
 )
 
@@ -19,6 +20,13 @@ type Env struct {
 	// Counts outlives a reload, so that sessions opened under an older
 	// configuration still count.
 	Counts *Counts
+	// Rates outlives a reload, too.
+	Rates *Rates
+	// Sets are the key sets that issuers publish, shared between plugs and
+	// configurations.
+	Sets *token.Sets
+	// Revocations belong to the process; nil is none.
+	Revocations *token.Revocations
 	// Pipeline is the name of the pipeline that the plug stands in; empty in
 	// the endpoint, before routing.
 	Pipeline string
@@ -34,18 +42,29 @@ type Compiled struct {
 	// dropped from every client's request at the door, on all routes, so that
 	// a backend may believe them.
 	Sets []string
+	// Keys is the key set that the plug needs; nil is none.
+	Keys *token.Set
 }
 
 // compilers makes a plug of its configuration, by the name in YAML.
 var compilers = map[string]func(any, Env) (Compiled, error){
 	"accepts":        of(accepts),
+	"basic_auth":     of(basicAuth),
+	"csrf":           of(csrf),
+	"forward_auth":   of(forwardAuth),
 	"head":           of(head),
 	"headers":        of(headers),
+	"ip":             of(ip),
+	"jwt":            of(jwt),
 	"limit":          of(limit),
 	"logger":         of(logger),
 	"origin":         of(origin),
+	"rate":           of(rate),
+	"redirect":       of(redirect),
 	"request_id":     of(requestID),
 	"secure_headers": of(secureHeaders),
+	"session":        of(cookieSession),
+	"static":         of(static),
 }
 
 // of lifts a compiler of one plug's type to the type of the map above. A

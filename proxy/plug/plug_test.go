@@ -71,6 +71,11 @@ func TestCompileErrorsCarryTheKey(t *testing.T) {
 		{"field of the handshake", config.Plug{Name: "headers", Config: &config.HeadersPlug{Request: config.HeaderChange{Set: map[string]string{"Sec-WebSocket-Protocol": "a"}}}}, Env{}, "[1].headers.request.set.Sec-WebSocket-Protocol"},
 		{"line in a value", config.Plug{Name: "secure_headers", Config: &config.SecureHeadersPlug{Set: map[string]string{"X-A": "b\r\nX-C: d"}}}, Env{}, "[1].secure_headers.set.X-A"},
 		{"request id header", config.Plug{Name: "request_id", Config: &config.RequestIDPlug{Header: "a:b"}}, Env{}, "[1].request_id.header"},
+		{"token place", config.Plug{Name: "jwt", Config: secretPlug(func(c *config.JWTPlug) { c.From = []string{"query:a", "body"} })}, Env{}, "[1].jwt.from[1]"},
+		{"no token place", config.Plug{Name: "jwt", Config: secretPlug(func(c *config.JWTPlug) { c.From = nil })}, Env{}, "[1].jwt.from"},
+		{"token id", config.Plug{Name: "jwt", Config: secretPlug(func(c *config.JWTPlug) { c.ID = "{" })}, Env{}, "[1].jwt.id"},
+		{"token algorithm", config.Plug{Name: "jwt", Config: secretPlug(func(c *config.JWTPlug) { c.Algorithms = []string{"none"} })}, Env{}, "[1].jwt.algorithms[0]"},
+		{"claim in a header of stent's", config.Plug{Name: "jwt", Config: secretPlug(func(c *config.JWTPlug) { c.Headers = map[string]string{"Stent-User": "sub"} })}, Env{}, "[1].jwt.headers.Stent-User"},
 		{"unknown", config.Plug{Name: "hed"}, Env{}, "[1]"},
 		{"another plug's configuration", config.Plug{Name: "head", Config: &config.LimitPlug{}}, Env{}, "[1].head"},
 	} {

@@ -23,7 +23,7 @@ const (
 	UpstreamTorn           // the upstream was lost inside a message begun to the client
 	ClientTorn             // the upstream was lost inside a client message begun to it
 	TooBig                 // a message above message_size
-	InvalidText            // text that is not UTF-8 where messages are assembled
+	InvalidText            // text that is not UTF-8, or data that can't be inflated, where messages are assembled
 	OverLimit              // a rate was passed and on_limit is close
 	HandlerFailed          // a handler panicked
 	HandlerStopped         // a handler said stop
@@ -34,6 +34,7 @@ const (
 	Draining               // the proxy is ending
 	RedialRefused          // no upstream takes the session back
 	GaveUp                 // hold, restart budget or buffer is spent
+	Shed                   // the process is short of memory
 	Failed                 // stent itself failed
 	causes
 )
@@ -46,10 +47,10 @@ var causeNames = [Causes]string{
 	ClientSilent: "client silent", ClientStalled: "client takes no data",
 	UpstreamClosed: "upstream closed", UpstreamLost: "upstream lost", UpstreamProtocol: "upstream broke the protocol",
 	UpstreamTorn: "upstream lost inside a message to the client", ClientTorn: "upstream lost inside a client message",
-	TooBig: "message too big", InvalidText: "text is not UTF-8", OverLimit: "rate limit",
+	TooBig: "message too big", InvalidText: "message can't be read", OverLimit: "rate limit",
 	HandlerFailed: "handler panicked", HandlerStopped: "handler stopped", Kicked: "kicked", Expired: "token expired",
 	Idle: "idle", Lifetime: "lifetime over", Draining: "proxy is draining", RedialRefused: "upstream refused the session",
-	GaveUp: "no upstream", Failed: "internal error",
+	GaveUp: "no upstream", Shed: "short of memory", Failed: "internal error",
 }
 
 // String returns the cause as logs write it.

@@ -102,8 +102,18 @@ func (l *Link) clientTick() (instant, error) {
 		}
 		next = earliest(next, due)
 	}
+	if due := l.expiry; due != 0 {
+		if t >= due {
+			l.End(End{Cause: Expired})
+			return 0, errOver
+		}
+		next = earliest(next, due)
+	}
 	return next, nil
 }
+
+// maxExpiry is the longest that an expiry is waited for.
+const maxExpiry = 50 * 365 * 24 * time.Hour
 
 // errRest stops a reader for a while: what it has is looked at again later.
 var errRest = errors.New("resting")
@@ -219,12 +229,22 @@ func (l *Link) clientBroke(err error) {
 	if errors.As(err, &fe) {
 		cause = causeOf(fe)
 	}
-	end := End{Cause: cause, Err: err}
+	end := broke(cause, err)
 	if cause != ClientProtocol {
 		l.End(end)
 		return
 	}
 	l.leave(&farewell{cause: cause}, end, func(up *leg) { up.close(l.Policy.Rules[cause].Upstream, "", false) })
+}
+
+// broke is the end of a session by something that can't be read, which says
+// what: text that is none, or data that can't be inflated.
+func broke(cause Cause, err error) End {
+	end := End{Cause: cause, Err: err}
+	if fe := (*frame.Error)(nil); cause == InvalidText && errors.As(err, &fe) {
+		end.Reason = fe.Reason
+	}
+	return end
 }
 
 // causeOf maps a break to its row of the close table.

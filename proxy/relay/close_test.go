@@ -225,12 +225,12 @@ func TestCloseTable(t *testing.T) {
 		}, ClientProtocol},
 		{"a close reason that is not UTF-8, message mode", nil, "m", func(t *testing.T, r *rig, c, u *peer) {
 			c.say(c.closing(1000, "\xff"))
-			c.expect(closed(1007, ""))
+			c.expect(closed(1007, "text is not UTF-8"))
 			u.expect(closed(1001, ""))
 		}, InvalidText},
 		{"an upstream's close reason that is not UTF-8, message mode", nil, "m", func(t *testing.T, r *rig, c, u *peer) {
 			u.say(u.closing(1000, "\xff"))
-			c.expect(closed(1007, ""))
+			c.expect(closed(1007, "text is not UTF-8"))
 			u.expect(closed(1001, ""))
 		}, InvalidText},
 		{"the client's message is too big", []func(*Policy){func(p *Policy) { p.MessageSize = 200 }}, "rwm", func(t *testing.T, r *rig, c, u *peer) {
@@ -247,11 +247,11 @@ func TestCloseTable(t *testing.T) {
 		{"the client's text is not UTF-8", nil, "m", func(t *testing.T, r *rig, c, u *peer) {
 			c.say(c.text("good"), c.text("\xff"))
 			u.expect(text("good"), closed(1001, ""))
-			c.expect(closed(1007, ""))
+			c.expect(closed(1007, "text is not UTF-8"))
 		}, InvalidText},
 		{"the upstream's text is not UTF-8", nil, "m", func(t *testing.T, r *rig, c, u *peer) {
 			u.say(u.frame(false, frame.Text, "\xe2\x82"), u.frame(true, frame.Continuation, "\x41"))
-			c.expect(closed(1007, ""))
+			c.expect(closed(1007, "text is not UTF-8"))
 			u.expect(closed(1001, ""))
 		}, InvalidText},
 		{"above the rate", []func(*Policy){func(p *Policy) { p.Rate = Rate{Messages: 1e-3, OnLimit: CloseSession} }}, "rwm", func(t *testing.T, r *rig, c, u *peer) {
@@ -346,6 +346,18 @@ func TestCloseTable(t *testing.T) {
 			u.Close()
 			r.loss()
 			c.say(c.text("held"), c.text(long))
+			c.expect(closed(1013, ""))
+		}, GaveUp},
+		{"one message fills the buffer and goes on", []func(*Policy){func(p *Policy) {
+			if p.Continuity != nil {
+				p.Continuity.Buffer, p.Continuity.CloseWhenFull = 108, true
+			}
+		}}, "w", func(t *testing.T, r *rig, c, u *peer) {
+			u.Close()
+			r.loss()
+			c.say(c.text(long)[:108])
+			waitFor(t, func() bool { return r.link.Held() == 108 })
+			c.say(c.text(long)[108:])
 			c.expect(closed(1013, ""))
 		}, GaveUp},
 		{"the client closes while it is held", nil, "w", func(t *testing.T, r *rig, c, u *peer) {

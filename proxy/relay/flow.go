@@ -23,11 +23,15 @@ type flow struct {
 	count    *Counters
 	sizes    *Sizes
 	last     *atomic.Int64 // instant of the last message, either way
+	weight   *atomic.Int64 // of pend, for whoever weighs the session; nil: nobody does
 
 	tally    tally
 	pend     gathered // the start of a message that is not whole yet
+	weighed  int64    // what weight was told of it
 	cutting  bool     // the current message is too large to gather
 	dropping bool     // the current message is over the rate
+	paid     int64    // bytes of the current message that the rate has taken
+	moved    bool     // this step has paid for some
 	spent    bool     // pend was the last step's and is done with
 }
 
@@ -40,14 +44,14 @@ type step struct {
 	piece   bool          // out is a piece of one large message
 	control []byte        // a whole control frame, as it came
 	message []byte        // the frames of one whole message, as they came
-	wait    time.Duration // the rate asks for a pause behind all this
+	wait    time.Duration // the rate asks for a pause behind all this, which may be nothing
 }
 
 // gathers reports whether messages wait until they are whole.
 func (f *flow) gathers() bool { return f.assemble || f.whole > 0 }
 
 // next consumes a prefix of b at t. A step that consumed nothing asks for more
-// bytes. An error is a *frame.Error and stands behind the step. The step's
+// bytes, or for a pause. An error is a *frame.Error and stands behind the step. The step's
 // slices are valid until the next call and may lie in b.
 //
 // Whatever needs more than passing on (a control frame, a message under a
@@ -55,6 +59,7 @@ func (f *flow) gathers() bool { return f.assemble || f.whole > 0 }
 // scans on only while it does not.
 func (f *flow) next(b []byte, t instant) (step, error) {
 	f.release()
+	f.moved = false
 	st := step{mark: noMark}
 	pos, done := 0, 0 // b[:done] may go on, b[done:pos] is gathered
 	for {
@@ -73,9 +78,19 @@ func (f *flow) next(b []byte, t instant) (step, error) {
 			return st, nil
 		}
 		if f.scan.First() {
+			if f.limit != nil {
+				if st.wait = f.limit.queue(t); st.wait > 0 {
+					f.scan = before // its turn comes
+					f.count.Limited.Add(1)
+					return st, nil
+				}
+			}
 			if err := f.admit(t); err != nil {
 				return st, err
 			}
+		}
+		if f.limit != nil {
+			f.pay(t)
 		}
 		if ev == frame.Final {
 			f.ended(t)
@@ -91,7 +106,7 @@ func (f *flow) next(b []byte, t instant) (step, error) {
 		case large:
 			f.cutting = true
 			if f.pend.len() > 0 {
-				f.pend.append(b[:pos])
+				f.gather(b[:pos])
 				f.spent = true
 				st.out, st.n, st.piece = f.pend.bytes(), pos, true
 				f.boundary(&st, len(st.out))
@@ -108,7 +123,7 @@ func (f *flow) next(b []byte, t instant) (step, error) {
 				return f.rest(st, b, pos, done, t), nil
 			}
 		case ev == frame.Final && f.pend.len() > 0:
-			f.pend.append(b[:pos])
+			f.gather(b[:pos])
 			f.spent = true
 			f.complete(&st, f.pend.bytes(), pos, t)
 			return st, nil
@@ -148,13 +163,41 @@ func (f *flow) large(ev frame.Event, wire int) bool {
 // behind it is gathered.
 func (f *flow) rest(st step, b []byte, pos, done int, t instant) step {
 	st.out, st.n = b[:done], pos
-	f.pend.append(b[done:pos])
-	if f.limit != nil && f.scan.AtMessage() && f.limit.onLimit == Slow {
-		if st.wait = f.limit.wait(t); st.wait > 0 {
-			f.count.Limited.Add(1)
-		}
+	f.gather(b[done:pos])
+	if f.limit == nil || f.limit.onLimit != Slow {
+		return st
+	}
+	switch {
+	case f.scan.AtMessage():
+		st.wait = f.limit.debt(t)
+	case f.moved: // what came before has had its pause
+		st.wait = f.limit.owed(t)
+	}
+	if st.wait > 0 {
+		f.count.Limited.Add(1)
 	}
 	return st
+}
+
+// gather keeps the start of a message.
+func (f *flow) gather(p []byte) {
+	if len(p) > 0 {
+		f.pend.append(p)
+		f.weigh()
+	}
+}
+
+// weigh makes the weight of what is gathered known where it is worth it:
+// most messages are small, and come whole.
+func (f *flow) weigh() {
+	n := int64(f.pend.len())
+	if n < smallBuffer {
+		n = 0
+	}
+	if f.weight != nil && n != f.weighed {
+		f.weighed = n
+		f.weight.Store(n)
+	}
 }
 
 // complete ends a step with one whole message.
@@ -183,16 +226,27 @@ func (f *flow) admit(t instant) error {
 	if f.limit == nil {
 		return nil
 	}
-	if f.limit.onLimit != Slow && f.limit.wait(t) > 0 {
-		f.count.Limited.Add(1)
-		if f.limit.onLimit == CloseSession {
-			return errOverLimit
-		}
-		f.dropping = true
+	if f.limit.begin(t) {
 		return nil
 	}
-	f.limit.message(t)
+	f.count.Limited.Add(1)
+	if f.limit.onLimit == CloseSession {
+		return errOverLimit
+	}
+	f.dropping = true
 	return nil
+}
+
+// pay charges the rate with what has come of the current message.
+func (f *flow) pay(t instant) {
+	if f.dropping {
+		return
+	}
+	if n := f.scan.Arrived() - f.paid; n > 0 {
+		f.limit.pay(t, n)
+		f.paid += n
+		f.moved = true
+	}
 }
 
 // ended counts the message that just became complete.
@@ -202,7 +256,8 @@ func (f *flow) ended(t instant) {
 		return
 	}
 	if f.limit != nil {
-		f.limit.payload(t, size)
+		f.limit.end(t)
+		f.paid = 0
 	}
 	if f.scan.Type() == frame.Text {
 		f.tally.text++
@@ -227,6 +282,7 @@ func (f *flow) release() {
 	if f.spent {
 		f.pend.reset()
 		f.spent = false
+		f.weigh()
 	}
 }
 
@@ -241,7 +297,8 @@ func (f *flow) settle(t instant) {
 // reset forgets a stream that is gone, so that another can follow.
 func (f *flow) reset() {
 	f.pend.reset()
-	f.spent, f.cutting, f.dropping = false, false, false
+	f.weigh()
+	f.spent, f.cutting, f.dropping, f.paid = false, false, false, 0
 	f.scan = frame.Scanner{Masked: f.scan.Masked, Rsv: f.scan.Rsv, Limit: f.scan.Limit}
 }
 

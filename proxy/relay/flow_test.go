@@ -339,7 +339,7 @@ func FuzzFlowBytes(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte, chunk, whole, mode uint8) {
 		fl := newFlow(int64(whole), mode&2 != 0, mode&1 != 0, int64(mode>>4)*64)
 		if mode&12 != 0 {
-			fl.limit = newLimiter(Rate{Messages: 1e-9, Bytes: 1e-9, Burst: time.Second, OnLimit: OnLimit(mode >> 2 & 3 % 3)}, 1)
+			fl.limit = newLimiter(Rate{Messages: 1e-9, Bytes: 1e-9, Burst: time.Second, OnLimit: OnLimit(mode >> 2 & 3 % 3)}, nil, 1)
 		}
 		p, err := drive(t, fl, in, func() int { return int(chunk) })
 		if err == nil && !fl.gathers() && fl.limit == nil {
@@ -382,7 +382,7 @@ func rated(t *testing.T, r Rate, size int, each time.Duration, count int) (throu
 	t.Helper()
 	f := newFlow(0, false, false, 0)
 	at := instant(1)
-	f.limit = newLimiter(r, at)
+	f.limit = newLimiter(r, nil, at)
 	message := frame.AppendFrame(nil, frame.Header{Fin: true, Opcode: frame.Text}, make([]byte, size))
 	for i := range count {
 		at = max(at, instant(1).add(time.Duration(i)*each))
@@ -457,7 +457,7 @@ func TestRateDropsWholeMessages(t *testing.T) {
 		for range 100 {
 			s := randomStream(rnd, 6, 100, true)
 			f := newFlow(whole, false, true, 0)
-			f.limit = newLimiter(Rate{Messages: 1e-9, Burst: time.Second, OnLimit: DropMessage}, 1)
+			f.limit = newLimiter(Rate{Messages: 1e-9, Burst: time.Second, OnLimit: DropMessage}, nil, 1)
 			limit := []int{1, 50, 5000}[rnd.IntN(3)]
 			if len(s.bytes) > 20000 {
 				limit = 5000

@@ -137,8 +137,11 @@ func (l *Link) holdMore(p []byte, m mark) {
 var errHoldFull = errors.New("continuity buffer is full")
 
 // full reports whether the client has to wait before it is read further.
+// Where a full buffer ends the session it never has: what does not fit has to
+// be read to be known.
 func (l *Link) full() bool {
-	return l.hold.len() > 0 && l.hold.len() >= l.Policy.Continuity.Buffer
+	c := l.Policy.Continuity
+	return l.hold.len() > 0 && l.hold.len() >= c.Buffer && !c.CloseWhenFull
 }
 
 // resetCheck is how often a client that is not read is looked at: it may

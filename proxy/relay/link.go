@@ -67,7 +67,12 @@ type Session struct {
 	// Loops drive the session where its connections allow it; nil leaves it
 	// to the pump.
 	Loops *Loops
-	Sizes [2]*Sizes // by Side; may be nil
+	// Shared are rates of the client that the session keeps together with
+	// others.
+	Shared []*Shared
+	Sizes  [2]*Sizes // by Side; may be nil
+	// Expires ends the session with Expired; zero is never.
+	Expires time.Time
 }
 
 // Link joins one client with one upstream at a time.
@@ -75,13 +80,15 @@ type Link struct {
 	// static
 	Session
 	opened instant
+	expiry instant       // of Session.Expires; 0 is never
 	done   chan struct{} // closed when the session's end is decided
 	ending chan struct{} // closed when its close frames are written, by the pump
 
 	// Counters counts what each Side sent.
 	Counters [2]Counters
-	last     atomic.Int64 // instant of the last message
-	held     atomic.Int64 // bytes held, for the admin API
+	last     atomic.Int64    // instant of the last message
+	held     atomic.Int64    // bytes held, for the admin API
+	gathered [2]atomic.Int64 // bytes of messages that are not whole, by Side; see Weight
 
 	client     *leg
 	clientDone chan struct{}
@@ -150,10 +157,16 @@ func New(s Session) *Link {
 		l.scratch = new([2]scratch)
 	}
 	l.last.Store(int64(t))
+	if !s.Expires.IsZero() {
+		// Held against overflow. The time that is left is taken first, so
+		// that whatever comes between makes it late and not early.
+		left := min(time.Until(s.Expires), maxExpiry)
+		l.expiry = max(1, now().add(left))
+	}
 	p := s.Policy
-	l.up = flow{assemble: p.Assemble, limit: newLimiter(p.Rate, t), count: &l.Counters[Client], sizes: s.Sizes[Client], last: &l.last}
+	l.up = flow{assemble: p.Assemble, limit: newLimiter(p.Rate, s.Shared, t), count: &l.Counters[Client], sizes: s.Sizes[Client], last: &l.last, weight: &l.gathered[Client]}
 	l.up.scan = frame.Scanner{Masked: true, Limit: p.MessageSize}
-	l.down = flow{assemble: p.Assemble, count: &l.Counters[Upstream], sizes: s.Sizes[Upstream], last: &l.last}
+	l.down = flow{assemble: p.Assemble, count: &l.Counters[Upstream], sizes: s.Sizes[Upstream], last: &l.last, weight: &l.gathered[Upstream]}
 	l.down.scan = frame.Scanner{Limit: p.MessageSize}
 	if c := p.Continuity; c != nil {
 		l.up.whole, l.down.whole = c.Whole, c.Whole

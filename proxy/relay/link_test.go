@@ -215,7 +215,7 @@ func TestInflateIsBounded(t *testing.T) {
 	for name, tt := range map[string]struct {
 		say  []byte
 		want heard
-	}{"bomb": {bomb, closed(1009, "")}, "garbage": {garbage, closed(1007, "")}} {
+	}{"bomb": {bomb, closed(1009, "")}, "garbage": {garbage, closed(1007, "message can't be inflated")}} {
 		t.Run(name, func(t *testing.T) {
 			policy := newPolicy(assembling)
 			policy.MessageSize = 1 << 20

@@ -35,6 +35,7 @@ var rules = Table{
 	Draining:         {Client: 1012, Upstream: 1001},
 	RedialRefused:    {Client: 1012},
 	GaveUp:           {Client: 1013},
+	Shed:             {Client: 1013, Upstream: 1001},
 	Failed:           {Client: 1011, Upstream: 1001},
 }
 

@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"net"
+	"sync/atomic"
 )
 
 // socket is what a leg is on a loop: a descriptor of its own, duplicated
@@ -19,10 +20,11 @@ type socket struct {
 	gone     bool // HUP or ERR was seen
 	carried  bool // what is being looked at lies in the carry
 
-	backlog gathered // written and not yet taken
-	off     int      // of the backlog's first byte that is not taken
-	taken   uint64   // bytes taken so far
-	since   instant  // when the backlog last shrank
+	backlog gathered     // written and not yet taken
+	off     int          // of the backlog's first byte that is not taken
+	weight  atomic.Int64 // of the backlog; any goroutine may read it
+	taken   uint64       // bytes taken so far
+	since   instant      // when the backlog last shrank
 	// answered says that a handler's answers to this side are in the backlog:
 	// until they are out it is not read, for it could ask for more. It is read
 	// while other data waits: what it says may be what makes it take that.
@@ -89,6 +91,7 @@ func (l *leg) offer(p []byte, m mark) (n int, err error) {
 			s.link.seat.soon = true // its stall is watched from now on
 		}
 		s.backlog.append(p[n:])
+		s.weight.Store(int64(s.backlog.n - s.off))
 	}
 	l.atFrame = m.frame == len(p)
 	l.atMessage = m.message == len(p)
@@ -115,6 +118,7 @@ func (l *leg) drain() error {
 		if s.off += n; s.off == s.backlog.n {
 			s.forget()
 		}
+		s.weight.Store(int64(s.backlog.n - s.off))
 	}
 	return nil
 }
@@ -130,6 +134,7 @@ func (l *leg) cut(err error) {
 func (s *socket) forget() {
 	s.backlog.reset()
 	s.off, s.answered = 0, false
+	s.weight.Store(0)
 }
 
 // endStream does what closeWrite has asked for, once the backlog is out.

@@ -123,6 +123,14 @@ func (l *Link) upstreamTick(up *leg) (next instant, loss *Loss, over bool) {
 	case moving:
 		next = t.add(movePoll) // a large message is on its way to it
 	}
+	if l.expiry != 0 && fare == nil {
+		// The client's reader may be kept waiting by this very upstream.
+		if t >= l.expiry {
+			l.End(End{Cause: Expired})
+			return l.upstreamTick(up)
+		}
+		next = earliest(next, l.expiry)
+	}
 	due, silent := up.keepalive(l.Policy.Keepalive, t)
 	if silent {
 		if fare != nil {
@@ -311,7 +319,7 @@ func (l *Link) upstreamClosed(up *leg, payload []byte) (*Loss, bool) {
 func (l *Link) upstreamBroke(up *leg, err error) (*Loss, bool) {
 	var fe *frame.Error
 	if errors.As(err, &fe) && fe.Code != frame.CodeProtocol {
-		l.End(End{Cause: causeOf(fe), Err: err})
+		l.End(broke(causeOf(fe), err))
 		return nil, true
 	}
 	l.mu.Lock()
