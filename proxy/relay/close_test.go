@@ -183,6 +183,14 @@ func TestCloseTable(t *testing.T) {
 			c.say(c.text(long)[100:], c.closing(1012, ""))
 			c.expectEnd()
 		}, ClientTorn},
+		{"the upstream is lost inside a large message of each side", nil, "w", func(t *testing.T, r *rig, c, u *peer) {
+			c.say(c.text(long)[:100])
+			u.say(u.frame(false, frame.Text, long))
+			waitFor(t, func() bool { return u.wireBytes() > 0 && c.wireBytes() > 0 })
+			u.reset()
+			c.Write(c.text(long)[100:]) // it may be too late for that
+			c.expectReset()
+		}, UpstreamTorn},
 		{"the upstream is lost between fragments of a large client message", nil, "w", func(t *testing.T, r *rig, c, u *peer) {
 			begin := c.frame(false, frame.Text, long)
 			c.say(begin)

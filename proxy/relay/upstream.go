@@ -342,11 +342,11 @@ func (l *Link) upstreamEnded(err error) *Loss {
 	case fare != nil:
 		l.End(fare.end)
 		return nil
+	case l.client.insideMessage(): // also where it is torn the other way: that could be told
+		l.End(End{Cause: UpstreamTorn, Err: err})
+		return nil
 	case torn:
 		l.End(End{Cause: ClientTorn, Err: err})
-		return nil
-	case l.client.insideMessage():
-		l.End(End{Cause: UpstreamTorn, Err: err})
 		return nil
 	case moving:
 		return &Loss{Cause: LossMoved}
