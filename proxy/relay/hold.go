@@ -236,6 +236,7 @@ func (l *Link) repeat(up *leg) bool {
 			return false
 		}
 		again = encodeAll(l.Replayer.Replay(), up)
+	case l.replay == nil:
 	case l.Policy.Assemble && !up.deflate:
 		again = inflateAll(l.replay.frames, l.Policy.MessageSize)
 	default:
@@ -301,6 +302,9 @@ type recorder struct {
 }
 
 func (r *recorder) record(p []byte) {
+	if r == nil {
+		return
+	}
 	for r.left > 0 && len(p) > 0 {
 		n, _ := firstMessage(p)
 		if n == 0 || n > r.room {

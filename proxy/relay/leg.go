@@ -35,41 +35,36 @@ const maxControls = 4 * (frame.MaxControl + frame.MaxHeader)
 type leg struct {
 	*line // nil on a loop
 
-	// static
-	masked  bool          // what is written is masked: the leg is an upstream
-	deflate bool          // permessage-deflate is ours on this leg
-	stall   time.Duration // how long a write may take nothing
-	sock    *socket       // the leg's place on a loop; nil: the pump's
+	// Side by side, since sessions are many and have two legs each.
+	masked             bool // what is written is masked: the leg is an upstream; static
+	deflate            bool // permessage-deflate is ours on this leg; static
+	fresh              bool // carry has not been looked at; owned by the reader
+	atFrame, atMessage bool // where the stream that was written stands; guarded by wmu
+	late               bool // what waits goes behind what is written now; guarded by wmu
+	polite             bool // closing waits for a message boundary; guarded by mu
+	// guarded by the link's mu, of an upstream
+	fed    bool // it has what the ones before it had
+	moving bool // it is being left on purpose
+	failed bool // a write to it failed: what it said is still read
+	stuck  bool // it took no data within the write timeout
 
-	// owned by the reader
-	carry gathered // bytes read and not consumed yet
-	fresh bool     // carry has not been looked at
-
-	heard atomic.Int64 // instant of the last chunk
-
-	// guarded by wmu
-	atFrame, atMessage bool  // where the stream that was written stands
-	late               bool  // what waits goes behind what is written now
-	broken             error // a write failed; the stream is cut
-
-	closed atomic.Bool // our close frame is out; nothing follows; set under wmu
-
-	pending atomic.Bool // something below waits to be written
+	pending atomic.Bool // controls, messages or closing wait to be written
 	asked   atomic.Bool // whoever holds wmu is to look at it before letting go
-	mu      sync.Mutex
+	closed  atomic.Bool // our close frame is out; nothing follows; set under wmu
+
+	stall  time.Duration // how long a write may take nothing
+	sock   *socket       // the leg's place on a loop; nil: the pump's
+	carry  gathered      // bytes read and not consumed yet; owned by the reader
+	heard  atomic.Int64  // instant of the last chunk
+	broken error         // a write failed; the stream is cut; guarded by wmu
+	readBy instant       // when to stop reading a failed or left upstream; guarded by the link's mu
+
+	mu sync.Mutex
 	// guarded by mu
-	polite   bool   // closing waits for a message boundary
 	controls []byte // frames that wait for a frame boundary
 	messages []byte // frames that wait for a message boundary
 	closing  []byte // our close frame
 	pings    pings
-
-	// guarded by the link's mu, of an upstream
-	fed    bool    // it has what the ones before it had
-	moving bool    // it is being left on purpose
-	failed bool    // a write to it failed: what it said is still read
-	stuck  bool    // it took no data within the write timeout
-	readBy instant // when to stop reading a failed or left one
 }
 
 // line is what a leg is on the pump: a connection that is waited for.

@@ -99,17 +99,20 @@ type Link struct {
 	hold    gathered      // messages that no upstream has taken yet
 	holdEnd mark          // its boundaries
 	fed     *leg          // the upstream that has what the ones before it had
-	closed  bool          // the client's close frame was read
 	greeted *leg          // the upstream whose greeting is not answered yet
 	begun   *leg          // the upstream that has a part of the current client message
-	replay  recorder      // the first messages
+	replay  *recorder     // of the first messages; nil: none is repeated
 	scratch *[2]scratch   // by Side, where messages are looked at; [Upstream] is owned by Run
 	wait    time.Duration // of a pause that a rate asks for
 
 	// owned by Run
 	down flow
-	busy bool // data is in hand
 	runs *leg // the upstream that Run watches, on a loop
+
+	// Side by side, since sessions are many.
+	busy   bool // data is in hand; owned by Run
+	closed bool // the client's close frame was read; owned by its reader
+	torn   bool // an upstream was lost inside a client message; guarded by mu
 
 	seat *seat // the Link's place on a loop; nil: the pump's
 
@@ -118,12 +121,14 @@ type Link struct {
 	upstream *leg
 	farewell *farewell // the client has nothing more to say
 	ahead    []byte    // pushes that wait for the client
-	leaving  []*leg    // strays
+	leaving  *strayed  // nil: there were none
 	parked   []byte    // pushes that wait for an upstream
-	torn     bool      // an upstream was lost inside a client message
 	end      *End
 	closeBy  instant
 }
+
+// strayed are the legs of former upstreams on their way out, on the pump.
+type strayed struct{ legs []*leg }
 
 // scratch is the memory for one side's message while it is looked at.
 type scratch struct{ plain, inflated, replay gathered }
@@ -170,7 +175,9 @@ func New(s Session) *Link {
 	l.down.scan = frame.Scanner{Limit: p.MessageSize}
 	if c := p.Continuity; c != nil {
 		l.up.whole, l.down.whole = c.Whole, c.Whole
-		l.replay = recorder{left: c.ReplayFirst, room: c.ReplayBytes}
+		if c.ReplayFirst > 0 {
+			l.replay = &recorder{left: c.ReplayFirst, room: c.ReplayBytes}
+		}
 	}
 	return l
 }
@@ -458,13 +465,16 @@ func (l *Link) release(up *leg, until instant) {
 		return
 	}
 	l.mu.Lock()
-	l.leaving = append(l.leaving, up)
+	if l.leaving == nil {
+		l.leaving = new(strayed)
+	}
+	l.leaving.legs = append(l.leaving.legs, up)
 	l.mu.Unlock()
 	l.strays.Go(func() {
 		defer l.recovered(func(any, []byte) {}) // it is closed, and that was all
 		up.linger(until)
 		l.mu.Lock()
-		l.leaving = slices.DeleteFunc(l.leaving, func(other *leg) bool { return other == up })
+		l.leaving.legs = slices.DeleteFunc(l.leaving.legs, func(other *leg) bool { return other == up })
 		l.mu.Unlock()
 	})
 }
@@ -479,7 +489,11 @@ func (l *Link) Cut() {
 		l.post()
 		return
 	}
-	for _, leg := range append([]*leg{l.client, l.upstream}, l.leaving...) {
+	legs := []*leg{l.client, l.upstream}
+	if l.leaving != nil {
+		legs = append(legs, l.leaving.legs...)
+	}
+	for _, leg := range legs {
 		if leg != nil {
 			leg.conn.Close()
 		}

@@ -133,6 +133,7 @@ type Loop struct {
 	free    []uint32
 	later   []*Link // that have had their turns
 	spare   []*Link // the other queue
+	run     run     // of the chunk that is being looked at
 	doomed  []int   // descriptors that no event of this batch can mean any more
 }
 
@@ -339,6 +340,7 @@ func (p *Loop) guard(l *Link, step func(*seat)) {
 // recovered ends a session in whose step a panic came up.
 func (p *Loop) recovered(l *Link) {
 	if v := recover(); v != nil {
+		p.run = run{}
 		l.seat.crashed(fmt.Errorf("panic on %s: %v\n%s", p.name, v, debug.Stack()))
 	}
 }

@@ -14,7 +14,7 @@ func (l *Link) extend(frames []byte) bool {
 	if l.seat == nil {
 		return false
 	}
-	r := &l.seat.run
+	r := &l.seat.loop.run
 	n := len(r.frames)
 	if n == 0 || cap(r.frames) < n+len(frames) || &r.frames[:n+1][n] != &frames[0] {
 		return false
@@ -36,18 +36,18 @@ func (l *Link) join(from Side, frames []byte, t instant) bool {
 	if to == nil || to.pending.Load() {
 		return false
 	}
-	l.seat.run = run{from, frames, t}
+	l.seat.loop.run = run{from, frames, t}
 	return true
 }
 
 // flushRun writes the run, before anything else is done. What has begun to
 // wait for a boundary meanwhile goes behind it.
 func (l *Link) flushRun() error {
-	if l.seat == nil || len(l.seat.run.frames) == 0 {
+	if l.seat == nil || len(l.seat.loop.run.frames) == 0 {
 		return nil
 	}
-	r := l.seat.run
-	l.seat.run.frames = nil
+	r := l.seat.loop.run
+	l.seat.loop.run.frames = nil
 	l.flowOf(r.from).settle(r.at)
 	to := l.client
 	if r.from == Client {

@@ -34,7 +34,6 @@ type seat struct {
 
 	upstream *leg // that frames go to and come from; nil while there is none
 	flight   flight
-	run      run     // of the chunk that is being looked at
 	strays   []*leg  // former upstreams on their way out
 	jobs     [2]*job // messages that are being looked at, by who sent them
 }
@@ -703,7 +702,6 @@ func (st *seat) crashed(err error) {
 		return
 	}
 	st.failed, st.silent = true, true
-	st.run = run{}
 	l := st.link
 	l.End(End{Cause: Failed, Err: err})
 	for _, g := range []*leg{l.client, st.upstream} {

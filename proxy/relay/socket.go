@@ -15,31 +15,31 @@ type socket struct {
 	fd    int    // -1: closed
 	place uint32 // in the epoll set; 0: none yet
 
+	// Side by side, since sessions are many.
 	readable bool // the kernel may have bytes, or the end
 	ended    bool // RDHUP, HUP or ERR was seen: a short read says nothing any more
 	gone     bool // HUP or ERR was seen
 	carried  bool // what is being looked at lies in the carry
+	over     bool // it is no longer read as its session's
+	fin      bool // the stream ends behind the backlog
+	finned   bool
+	abort    bool // closing resets
+	leaving  bool // what waits is written, at whatever boundary
+	linger   bool // it is read to the peer's end before it is closed
+	// answered says that a handler's answers to this side are in the backlog:
+	// until they are out it is not read, for it could ask for more. It is read
+	// while other data waits: what it says may be what makes it take that.
+	answered bool
 
 	backlog gathered     // written and not yet taken
 	off     int          // of the backlog's first byte that is not taken
 	weight  atomic.Int64 // of the backlog; any goroutine may read it
 	taken   uint64       // bytes taken so far
 	since   instant      // when the backlog last shrank
-	// answered says that a handler's answers to this side are in the backlog:
-	// until they are out it is not read, for it could ask for more. It is read
-	// while other data waits: what it says may be what makes it take that.
-	answered bool
 
-	// of the leg's end
-	over    bool // it is no longer read as its session's
-	loss    *Loss
-	gave    chan struct{} // closed when over, of an upstream; loss is set before
-	fin     bool          // the stream ends behind the backlog
-	finned  bool
-	abort   bool    // closing resets
-	leaving bool    // what waits is written, at whatever boundary
-	linger  bool    // it is read to the peer's end before it is closed
-	until   instant // how long it may take to leave
+	loss  *Loss         // of an upstream that is over
+	gave  chan struct{} // closed when over, of an upstream; loss is set before
+	until instant       // how long it may take to leave
 }
 
 // newSocketLeg wraps a descriptor.
