@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	// loopBuffer is what one read takes at the most, in bytes.
-	loopBuffer = 64 << 10
+	// loopBuffer is what one read takes at the most, in bytes: little enough to
+	// be in the nearest cache still when it is written.
+	loopBuffer = 32 << 10
 	// maxTurns is how often one socket is read before the next one's turn.
 	maxTurns = 16
 	// maxRounds is how many rounds a busy loop makes before it lets other
