@@ -314,17 +314,20 @@ func (l *leg) writeLocked(p []byte, m mark) (int, error) {
 	}
 	// Close frames, pings and pushes wait for a boundary; a span may hold
 	// the only one for long.
-	n := 0
-	if at := l.wanted(m); at > 0 && at < len(p) {
-		var err error
-		if n, err = l.send(p[:at], m.before(at)); err != nil {
-			return n, err
-		}
-		if err := l.flushLocked(); err != nil {
-			return n, err
-		}
+	at := l.wanted(m)
+	if at <= 0 || at >= len(p) {
+		return l.send(p, m)
 	}
-	k, err := l.send(p[n:], m.after(n))
+	n, err := l.send(p[:at], m.before(at))
+	if err != nil {
+		return n, err
+	}
+	if err := l.flushLocked(); err != nil {
+		return n, err
+	}
+	// What a loop's socket has not taken of the first part waits in its
+	// backlog, with the second behind it: then the socket takes none of that.
+	k, err := l.send(p[at:], m.after(at))
 	return n + k, err
 }
 
