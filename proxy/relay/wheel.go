@@ -78,8 +78,10 @@ func (w *wheel) advance(t instant, fire func(*Link)) {
 		if w.now%spokes == 0 {
 			w.unroll(&w.distant[w.now/spokes%spokes])
 		}
-		head := &w.near[w.now%spokes]
-		for head.next != head {
+		// When the last timer comes up the wheel may be turned on to where
+		// time stands; what is set then belongs to a later turn.
+		at := w.now
+		for head := &w.near[at%spokes]; w.now == at && head.next != head; {
 			first := head.next
 			w.stop(first)
 			fire(first.link)

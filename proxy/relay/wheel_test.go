@@ -105,3 +105,34 @@ func TestWheelNext(t *testing.T) {
 		})
 	}
 }
+
+// A timer that is set while the wheel turns comes up when it is due, and the
+// wheel comes to its end.
+func TestWheelTurnsOnce(t *testing.T) {
+	set, err := newEpoll()
+	if err != nil {
+		t.Skip(err)
+	}
+	defer set.close()
+	p := &Loop{}
+	p.begin(set)
+	const block = spokes * int64(tick)
+	start := instant((int64(now())/block + 2) * block)
+	p.wheel.init(start - instant(3*tick))
+	p.now = start - instant(3*tick)
+	l := new(Link)
+	tm := &timer{link: l}
+	first := start - instant(2*tick)
+	p.arm(tm, first)
+	p.now = start + instant(2*tick) // it is late
+	fired := 0
+	p.wheel.advance(p.now, func(*Link) {
+		if fired++; fired > 3 {
+			t.Fatal("the timer comes up without end")
+		}
+		p.arm(tm, first.add(spokes*tick))
+	})
+	if fired != 1 {
+		t.Errorf("the timer came up %d times, want once", fired)
+	}
+}
