@@ -22,7 +22,7 @@ func carryOver(own *net.UnixConn, conn net.Conn, grace time.Duration) {
 		}
 		conn.SetDeadline(time.Now().Add(grace))
 		if err != nil {
-			own.Close() // it takes no more
+			own.CloseRead() // it takes no more, but may have said why
 		}
 	})
 	if _, err := io.Copy(own, conn); err != nil {
