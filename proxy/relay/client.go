@@ -136,6 +136,7 @@ func (l *Link) fromClient(b []byte) ([]byte, error) {
 			}
 		}
 		if st.message != nil {
+			l.wait = st.wait // on a loop the client may rest for more than that
 			if err := l.message(Client, st.message, t); err != nil {
 				return b[st.n:], err
 			}

@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 )
@@ -35,12 +36,21 @@ func (st *seat) dispatch(from Side, frames []byte) {
 }
 
 func (j *job) run() {
+	defer j.link.strays.Done()
+	j.look()
+	j.done.Store(true)
+	j.link.post()
+}
+
+// look does the work of a job; a panic in it ends the session alone.
+func (j *job) look() {
+	defer j.link.recovered(func(v any, stack []byte) {
+		j.result = verdict{failed: fmt.Errorf("panic while looking at a message: %v\n%s", v, stack)}
+	})
 	j.result = j.link.look(j.from, j.frames.bytes(), j.content, &j.scratch)
 	if r := &j.result.res; r.Verdict == Forward || r.Verdict == Reply {
 		r.Data = bytes.Clone(r.Data) // the Inspector's until its next call
 	}
-	j.done.Store(true)
-	j.link.post()
 }
 
 // conclude carries out what was found of messages that were dispatched.
@@ -98,6 +108,7 @@ func (c *crew) add(j *job) {
 	if c.stopped {
 		return // its session is being aborted
 	}
+	j.link.strays.Add(1) // no session is over while its Inspector is called
 	c.waiting = append(c.waiting, j)
 	if c.working < c.limit {
 		c.working++

@@ -92,7 +92,7 @@ type Link struct {
 
 	client     *leg
 	clientDone chan struct{}
-	strays     sync.WaitGroup // legs of former upstreams on their way out
+	strays     sync.WaitGroup // what outlives an upstream: legs on their way out, bridges, jobs
 
 	// owned by the client's reader
 	up      flow

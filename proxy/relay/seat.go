@@ -148,7 +148,7 @@ func (st *seat) finish() End {
 	st.finishing.Store(true)
 	l.post()
 	<-l.clientDone
-	l.strays.Wait() // of bridges
+	l.strays.Wait() // bridges, and Inspectors that are being called
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.upstream = nil
@@ -522,6 +522,9 @@ func (st *seat) watchUpstream(up *leg, t instant) instant {
 	}
 	up.endStream()
 	next, loss, over := l.upstreamTick(up)
+	if loss != nil && st.jobs[Upstream] != nil {
+		return 0 // what it has said is passed on before
+	}
 	if over || loss != nil {
 		st.upstreamStops(loss)
 		return 0

@@ -1,0 +1,134 @@
+package relay
+
+import (
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stentproxy/stent/proxy/frame"
+)
+
+// A rate holds where messages are looked at beside the loop.
+func TestRateOfMessagesLookedAt(t *testing.T) {
+	onEachEngine(t, "rate", func(t *testing.T, s Session) {
+		s.Policy = newPolicy(func(p *Policy) {
+			p.Assemble, p.MessageSize = true, 1<<20
+			p.Rate = Rate{Messages: 20, Burst: 50 * time.Millisecond}
+		})
+		s.Inspector = inspector(func(Side, frame.Opcode, []byte) Result { return Result{} })
+		r := newRig(t, s, tcpPair, nil)
+		u, c := r.attach(), r.client
+		began := time.Now()
+		for range 11 {
+			c.say(c.text("x"))
+		}
+		for range 11 {
+			u.expect(text("x"))
+		}
+		if took := time.Since(began); took < 450*time.Millisecond {
+			t.Errorf("11 messages took %v at 20 a second", took)
+		}
+	})
+}
+
+// A session is not over while a handler looks at one of its messages.
+func TestFinishJoinsHandlers(t *testing.T) {
+	onEachEngine(t, "finish", func(t *testing.T, s Session) {
+		s.Policy = newPolicy(assembling)
+		if s.Inline {
+			t.Skip("it would hold its loop up")
+		}
+		came, release := make(chan struct{}), make(chan struct{})
+		var returned atomic.Bool
+		s.Inspector = inspector(func(Side, frame.Opcode, []byte) Result {
+			close(came)
+			<-release
+			returned.Store(true)
+			return Result{}
+		})
+		r := newRig(t, s, tcpPair, nil)
+		u, c := r.attach(), r.client
+		c.say(c.text("look"))
+		soon(t, came, "the message is looked at")
+		r.link.End(End{Cause: Kicked})
+		c.expect(closed(1008, ""))
+		c.say(c.closing(1008, ""))
+		u.expect(closed(1001, ""))
+		u.Close()
+		select {
+		case <-r.ended:
+		case <-time.After(100 * time.Millisecond): // it would be over by now
+		}
+		if done := isClosed(r.ended); done && !returned.Load() {
+			t.Error("the session is over while its handler is called")
+		}
+		close(release)
+		r.over(Kicked)
+	})
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// A message that can't be looked at without a panic ends its session alone.
+func TestCrewSurvivesPanic(t *testing.T) {
+	ls := startLoops(t, 1)
+	r := newRig(t, Session{Policy: newPolicy(assembling), Loops: ls}, tcpPair, nil)
+	r.attach()
+	j := &job{link: r.link, from: Client}
+	j.frames.append([]byte{0x81, 0x85, 0, 0, 0, 0, 'c', 'u'}) // no scanner lets that through
+	ls.crew.add(j)
+	waitFor(t, j.done.Load)
+	if j.result.failed == nil {
+		t.Error("nobody is told of the panic")
+	}
+}
+
+// What an upstream has said is passed on, though that upstream is lost while
+// a handler looks at it.
+func TestLossWhileHandlerLooks(t *testing.T) {
+	onEachEngine(t, "loss", func(t *testing.T, s Session) {
+		if s.Inline || s.Loops == nil {
+			t.Skip("they can't find the upstream lost meanwhile")
+		}
+		s.Policy = newPolicy(func(p *Policy) {
+			holding(p)
+			assembling(p)
+			p.Timeouts.Write = 50 * time.Millisecond
+		})
+		came, release := make(chan struct{}), make(chan struct{})
+		s.Inspector = inspector(func(from Side, _ frame.Opcode, _ []byte) Result {
+			if from == Upstream {
+				close(came)
+				<-release
+			}
+			return Result{}
+		})
+		r := newRig(t, s, tcpPair, nil)
+		own, far := tightPair()
+		defer far.Close()
+		r.next <- own
+		<-r.joined
+		c := r.client
+		far.Write(appendFrame(nil, frame.Text, []byte("look"), false, 0))
+		soon(t, came, "the message is looked at")
+		c.say(c.frame(true, frame.Binary, strings.Repeat("x", 40<<10))) // nobody takes it
+		select {
+		case <-r.lost:
+			t.Error("the upstream is lost while its message is looked at")
+		case <-time.After(300 * time.Millisecond):
+		}
+		close(release)
+		c.expect(text("look"))
+		if l := r.loss(); l.Cause != LossStalled {
+			t.Errorf("lost by %v, want %v", l.Cause, LossStalled)
+		}
+	})
+}
