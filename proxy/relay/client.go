@@ -148,7 +148,10 @@ func (l *Link) fromClient(b []byte) ([]byte, error) {
 		}
 		if err != nil {
 			l.clientBroke(err)
-			return nil, errOver
+			if err != error(errOverLimit) {
+				l.up.broken = true
+			}
+			return b[st.n:], errOver
 		}
 		if st.wait > 0 {
 			l.wait = st.wait

@@ -462,3 +462,43 @@ func waitFor(t testing.TB, f func() bool) {
 		time.Sleep(100 * time.Microsecond)
 	}
 }
+
+// What a client still sends of a message that is too big is no frame of its
+// own, whatever it looks like.
+func TestRestOfBrokenStreamIsNoFrame(t *testing.T) {
+	onEachEngine(t, "rest", func(t *testing.T, s Session) {
+		s.Policy = newPolicy(func(p *Policy) { p.MessageSize = 100 })
+		r := newRig(t, s, tcpPair, nil)
+		u, c := r.attach(), r.client
+		c.say(c.text(strings.Repeat("b", 1000))[:200])
+		c.expect(closed(1009, ""))
+		u.expect(closed(1001, ""))
+		u.Close()
+		c.say(c.closing(1000, "")) // it lies inside the message
+		select {
+		case <-r.ended:
+			t.Error("the session is over, and the client was not read to its end")
+		case <-time.After(200 * time.Millisecond):
+		}
+		c.Close()
+		r.over(TooBig)
+	})
+}
+
+// A close frame that came in one segment with the message that was too much
+// is found.
+func TestCloseBehindMessageOverLimit(t *testing.T) {
+	onEachEngine(t, "close", func(t *testing.T, s Session) {
+		s.Policy = newPolicy(func(p *Policy) {
+			p.Rate = Rate{Messages: 0.01, Burst: time.Second, OnLimit: CloseSession}
+		})
+		r := newRig(t, s, tcpPair, nil)
+		u, c := r.attach(), r.client
+		c.say(c.text("a"), c.text("b"), c.text("c"), c.closing(1000, ""))
+		u.expect(text("a"), closed(1001, ""))
+		u.Close()
+		c.expect(closed(1008, ""))
+		c.expectEnd()
+		r.over(OverLimit)
+	})
+}

@@ -33,6 +33,7 @@ type flow struct {
 	paid     int64    // bytes of the current message that the rate has taken
 	moved    bool     // this step has paid for some
 	spent    bool     // pend was the last step's and is done with
+	broken   bool     // the stream can't be read any more
 }
 
 // step is what flow.next found in a prefix of its input. At most one of
@@ -86,6 +87,7 @@ func (f *flow) next(b []byte, t instant) (step, error) {
 				}
 			}
 			if err := f.admit(t); err != nil {
+				st.n = pos + n
 				return st, err
 			}
 		}
@@ -298,18 +300,18 @@ func (f *flow) settle(t instant) {
 func (f *flow) reset() {
 	f.pend.reset()
 	f.weigh()
-	f.spent, f.cutting, f.dropping, f.paid = false, false, false, 0
+	f.spent, f.cutting, f.dropping, f.broken, f.paid = false, false, false, false, 0
 	f.scan = frame.Scanner{Masked: f.scan.Masked, Rsv: f.scan.Rsv, Limit: f.scan.Limit}
 }
 
 // skip consumes frames unseen and reports whether a close frame is among
 // them, and whether the stream can still be read.
 func (f *flow) skip(b []byte) (rest []byte, closed, whole bool) {
-	for {
+	for !f.broken {
 		ev, n, err := f.scan.Next(b)
 		switch {
 		case err != nil:
-			return nil, false, false
+			f.broken = true
 		case ev == frame.More:
 			return b, false, true
 		case ev == frame.Control && f.scan.Header().Opcode == frame.Close:
@@ -317,4 +319,5 @@ func (f *flow) skip(b []byte) (rest []byte, closed, whole bool) {
 		}
 		b = b[n:]
 	}
+	return nil, false, false
 }
