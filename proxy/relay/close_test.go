@@ -463,6 +463,22 @@ func waitFor(t testing.TB, f func() bool) {
 	}
 }
 
+// A client that has to wait for its rate may reset its connection.
+func TestResetWhilePaused(t *testing.T) {
+	onEachEngine(t, "reset", func(t *testing.T, s Session) {
+		s.Policy = newPolicy(func(p *Policy) { p.Rate = Rate{Messages: 0.01, Burst: time.Second} })
+		r := newRig(t, s, tcpPair, nil)
+		u, c := r.attach(), r.client
+		c.say(c.text("a"), c.text("b"))
+		u.expect(text("a"))
+		waitFor(t, func() bool { return r.link.Counters[Client].Limited.Load() > 0 })
+		c.reset()
+		u.expect(closed(1001, ""))
+		u.Close()
+		r.over(ClientGone)
+	})
+}
+
 // What a client still sends of a message that is too big is no frame of its
 // own, whatever it looks like.
 func TestRestOfBrokenStreamIsNoFrame(t *testing.T) {

@@ -175,7 +175,7 @@ func (st *seat) event(g *leg, events uint32) {
 			s.ended = true
 			if events&eventGone != 0 {
 				s.gone = true
-				st.soon = st.soon || g == st.link.client && st.silentOrFull()
+				st.soon = st.soon || g == st.link.client && st.unread()
 			}
 		}
 	}
@@ -188,8 +188,8 @@ func (st *seat) event(g *leg, events uint32) {
 	st.advance()
 }
 
-// silentOrFull reports whether only its events can tell how a client is.
-func (st *seat) silentOrFull() bool { return st.silent || st.link.full() }
+// unread reports whether only its events can tell how a client is.
+func (st *seat) unread() bool { return st.silent || st.paused != 0 || st.link.full() }
 
 // drain writes what a leg's peer has not taken before.
 func (st *seat) drain(g *leg) {
@@ -499,7 +499,7 @@ func (st *seat) watchClient(t instant) instant {
 	if l.clientRests() {
 		l.client.heard.Store(int64(t))
 	}
-	if l.full() && l.client.reset() {
+	if (st.paused != 0 || l.full()) && l.client.reset() {
 		st.clientStops(errReset)
 		return 0
 	}
