@@ -35,9 +35,47 @@ func (c *checker) route(r Route) {
 	if r.Continuity != nil {
 		c.continuity(r, at("continuity"))
 	}
+	c.topics(r, at("topics"))
 	for _, h := range r.Handlers {
 		c.handler(h)
 	}
+}
+
+// topics checks rules over Phoenix topics.
+func (c *checker) topics(r Route, path string) {
+	if len(r.Topics) > 0 && r.Protocol != ProtocolPhoenix {
+		c.fail(path, "topics are Phoenix's: they need protocol: phoenix")
+		return
+	}
+	for i, topic := range r.Topics {
+		at := item(path, i)
+		start, _ := strings.CutSuffix(topic.Match, "*")
+		name, _, _ := strings.Cut(topic.Claim, "=")
+		switch {
+		case topic.Match == "":
+			c.fail(join(at, "match"), "required: a topic, such as room:lobby or room:*")
+		case strings.Contains(start, "*"):
+			c.fail(join(at, "match"), "a star may only be the end")
+		case !topic.Allow && topic.Claim != "":
+			c.fail(join(at, "claim"), "needs allow: true; without it nobody may join")
+		case !topic.Allow && topic.JoinsPerSecond > 0:
+			c.fail(join(at, "joins_per_second"), "needs allow: true; without it nobody may join")
+		case topic.Claim != "" && name == "":
+			c.fail(join(at, "claim"), "want the name of a claim, or name=value")
+		}
+		for before, earlier := range r.Topics[:i] {
+			if covers(earlier.Match, topic.Match) {
+				c.warn(join(at, "match"), "never gets here: topics[%d], %s, comes first", before, earlier.Match)
+				break
+			}
+		}
+	}
+}
+
+// covers reports whether all topics of a pattern match another.
+func covers(pattern, other string) bool {
+	start, open := strings.CutSuffix(pattern, "*")
+	return pattern == other || open && strings.HasPrefix(other, start)
 }
 
 // reader names what on the route looks at messages, or is empty.
@@ -131,6 +169,15 @@ func (c *checker) continuity(r Route, path string) {
 		if k.Whole > 0 && k.Replay.Bytes > k.Whole && r.reader() == "" {
 			c.warn(at("replay.bytes"), "messages larger than whole, %s, are passed on as they come and not repeated: the first of them ends what is", k.Whole)
 		}
+	}
+	if k.Replay.Joins {
+		if r.Protocol != ProtocolPhoenix {
+			c.fail(at("replay.joins"), "joins are Phoenix's: they need protocol: phoenix")
+		}
+		c.positive(float64(k.Replay.Bytes), at("replay.bytes"))
+	}
+	if k.Replay.First > 0 && r.Protocol == ProtocolPhoenix {
+		c.fail(at("replay.first"), "with protocol phoenix a new upstream gets the joins (replay.joins), not the first messages")
 	}
 	if r.Protocol == ProtocolRaw && k.Replay.First == 0 {
 		c.warn(path, "a new upstream knows nothing of the connection, and protocol raw without replay repeats nothing to it: "+

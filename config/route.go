@@ -25,7 +25,7 @@ type Route struct {
 	// Log is the level of the lines at the opening and closing of a session.
 	Log string `yaml:"log" enum:"debug,info,warn,error,off"`
 	// Protocol is the subprotocol that stent understands on the route.
-	Protocol Protocol `yaml:"protocol" enum:"raw,phoenix,graphql-transport-ws" later:"phoenix"`
+	Protocol Protocol `yaml:"protocol" enum:"raw,phoenix,graphql-transport-ws"`
 	// Compression is passthrough by default where nothing reads messages,
 	// and off where something does.
 	Compression Compression `yaml:"compression" enum:",passthrough,off,terminate"`
@@ -38,8 +38,9 @@ type Route struct {
 	// Continuity keeps clients when their upstream is lost; without it they
 	// are closed.
 	Continuity *Continuity `yaml:"continuity"`
-	// Topics are rules over Phoenix topics.
-	Topics []Topic `yaml:"topics" later:"true"`
+	// Topics say who may join which Phoenix topics; the first that matches
+	// decides. Without any, all may; what none matches, nobody may.
+	Topics []Topic `yaml:"topics"`
 	// Longpoll bridges Phoenix long-poll clients to the WebSocket upstream.
 	Longpoll bool `yaml:"longpoll" later:"true"`
 	// FlightRecorder is how many frames are kept per session.
@@ -186,19 +187,23 @@ type Replay struct {
 	First int `yaml:"first"`
 	// Bytes bounds what is kept to be repeated.
 	Bytes Size `yaml:"bytes"`
-	// Joins repeats the joins of Phoenix topics.
-	Joins bool `yaml:"joins" later:"true"`
+	// Joins repeats the joins of Phoenix topics, as far as Bytes goes.
+	// Otherwise clients are told to join again.
+	Joins bool `yaml:"joins"`
 }
 
 // Topic is a rule over Phoenix topics.
 type Topic struct {
-	// Match is a topic, with a star for its end.
-	Match string `yaml:"match"`
+	// Match is a topic, or the start of topics and a star.
+	Match string `yaml:"match" required:"true"`
 	// Allow lets clients join.
 	Allow bool `yaml:"allow"`
-	// Claim is what the client's token must say.
+	// Claim is what the client's token must say: a claim that is there and
+	// not false, or claim=value, where the claim is or lists the value. In
+	// that {*} is what the star of Match stands for.
 	Claim string `yaml:"claim"`
-	// JoinsPerSecond bounds a client's joins.
+	// JoinsPerSecond bounds a client's joins, a second's worth of which may
+	// come at once.
 	JoinsPerSecond float64 `yaml:"joins_per_second"`
 }
 

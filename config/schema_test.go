@@ -125,14 +125,11 @@ func TestSchemaDescribesEveryKey(t *testing.T) {
 func TestUnsupported(t *testing.T) {
 	got := Unsupported()
 	want := []string{
-		"routes[].continuity.replay.joins",
 		"routes[].flight_recorder",
 		"routes[].handlers[].validate",
 		"routes[].handlers[].wasm",
 		"routes[].handlers[].webhook",
 		"routes[].longpoll",
-		"routes[].protocol: phoenix",
-		"routes[].topics",
 		"tracing",
 	}
 	if !slices.Equal(got, want) {

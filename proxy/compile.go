@@ -45,6 +45,7 @@ type route struct {
 	logLevel   zapcore.Level
 	quiet      bool
 	count      *routeCount
+	channels   *channelCount
 	generation uint64 // the number of its Snapshot, once that is in force
 }
 
@@ -109,6 +110,7 @@ func compileRoute(e *Endpoint, handlers map[string]NewHandler, m *metrics) (*rou
 		mode: modeRelay, continuity: c.Continuity, hostTarget: c.HostHeader == config.HostTarget,
 		count: m.route(e.Pattern),
 	}
+	rt.channels = rt.count.channels
 	if c.Log == "off" {
 		rt.quiet = true
 	} else if err := rt.logLevel.UnmarshalText([]byte(c.Log)); err != nil {

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/stentproxy/stent/config"
 	"github.com/stentproxy/stent/proxy/relay"
 )
 
@@ -118,10 +117,10 @@ func (g *graphQL) compact() {
 }
 
 // fromClient looks at a message on its way to an upstream.
-func (g *graphQL) fromClient(t Type, data []byte) {
+func (g *graphQL) fromClient(message Message) Result {
 	var m graphQLMessage
-	if t != Text || json.Unmarshal(data, &m) != nil || m.Type != "subscribe" {
-		return
+	if message.Type != Text || json.Unmarshal(message.Data, &m) != nil || m.Type != "subscribe" {
+		return OK()
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -129,23 +128,29 @@ func (g *graphQL) fromClient(t Type, data []byte) {
 		g.pending = make(map[string]bool)
 	}
 	g.pending[m.ID] = false
+	return OK()
 }
 
-// fromUpstream looks at a message on its way to the client and reports
-// whether it goes there.
-func (g *graphQL) fromUpstream(t Type, data []byte) bool {
+// lost implements protocol: what is lost is known when the next upstream is
+// there.
+func (g *graphQL) lost() {}
+
+// fromUpstream swallows an acknowledgement that the client has had, and
+// notes which operations end.
+func (g *graphQL) fromUpstream(message Message) Result {
 	var m graphQLMessage
-	if t != Text || json.Unmarshal(data, &m) != nil {
-		return true
+	if message.Type != Text || json.Unmarshal(message.Data, &m) != nil {
+		return OK()
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch m.Type {
 	case "connection_ack":
 		g.greeting = false
-		again := g.acked
+		if g.acked {
+			return Drop()
+		}
 		g.acked = true
-		return !again
 	case "error", "complete":
 		if _, active := g.active[m.ID]; active {
 			g.ended(m.ID)
@@ -153,7 +158,7 @@ func (g *graphQL) fromUpstream(t Type, data []byte) bool {
 			g.pending[m.ID] = true
 		}
 	}
-	return true
+	return OK()
 }
 
 // Greet implements relay.Replayer.
@@ -344,13 +349,4 @@ func (s *documentScanner) skipBlock() {
 
 func isName(c byte) bool {
 	return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
-}
-
-// newGraphQL returns what follows a session's protocol, or nil where the
-// route does not ask for that.
-func newGraphQL(s *Session) *graphQL {
-	if s.route.continuity == nil || s.route.endpoint.Route.Protocol != config.ProtocolGraphQL {
-		return nil
-	}
-	return &graphQL{session: s}
 }

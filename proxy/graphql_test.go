@@ -277,9 +277,9 @@ func TestGraphQLElsewhere(t *testing.T) {
 // the question.
 func TestGraphQLAnsweredEarly(t *testing.T) {
 	g := new(graphQL)
-	g.fromClient(Text, []byte(mutating("m")))
-	g.fromClient(Text, []byte(watching("a")))
-	g.fromUpstream(Text, []byte(complete("m")))
+	g.fromClient(Message{Type: Text, Data: []byte(mutating("m"))})
+	g.fromClient(Message{Type: Text, Data: []byte(watching("a"))})
+	g.fromUpstream(Message{Type: Text, Data: []byte(complete("m"))})
 	g.HandedOver(Text, []byte(mutating("m")))
 	g.HandedOver(Text, []byte(watching("a")))
 	again := g.Replay()
@@ -296,12 +296,12 @@ func TestGraphQLAnsweredEarly(t *testing.T) {
 func TestGraphQLRemembersLittle(t *testing.T) {
 	g := new(graphQL)
 	say := func(m string) {
-		g.fromClient(Text, []byte(m))
+		g.fromClient(Message{Type: Text, Data: []byte(m)})
 		g.HandedOver(Text, []byte(m))
 	}
 	for i := range 10_000 {
 		say(watching(fmt.Sprint(i)))
-		g.fromUpstream(Text, []byte(complete(fmt.Sprint(i))))
+		g.fromUpstream(Message{Type: Text, Data: []byte(complete(fmt.Sprint(i)))})
 	}
 	if len(g.active) != 0 || len(g.order) > 32 || len(g.pending) != 0 || g.remembers != 0 {
 		t.Errorf("%d active, %d in order, %d pending, %d bytes", len(g.active), len(g.order), len(g.pending), g.remembers)

@@ -25,6 +25,7 @@ type SessionInfo struct {
 	Subprotocol  string    `json:"subprotocol"`
 	Client       SideInfo  `json:"client"`
 	UpstreamSide SideInfo  `json:"upstream_side"`
+	Topics       []string  `json:"topics,omitempty"` // of Phoenix, joined
 }
 
 // SideInfo is what one side of a session has sent.
@@ -54,6 +55,7 @@ func (s *Session) Info() SessionInfo {
 		Subprotocol:  s.Subprotocol(),
 		Client:       sideInfo(&s.link.Counters[Client]),
 		UpstreamSide: sideInfo(&s.link.Counters[Upstream]),
+		Topics:       s.Topics(),
 	}
 }
 

@@ -30,6 +30,10 @@ type metrics struct {
 
 	heldSeconds prometheus.Histogram
 
+	channelJoins  *prometheus.CounterVec
+	channelErrors *prometheus.CounterVec
+	channelEvents *prometheus.CounterVec
+
 	mu     sync.Mutex
 	routes map[string]*routeCount
 }
@@ -56,6 +60,10 @@ func newMetrics() *metrics {
 		reloads:     counter("config_reloads_total", "Configurations that were loaded into the running process, by result.", "result"),
 		heldSeconds: histogram("held_seconds", "How long clients were held without an upstream.", []float64{.01, .05, .1, .5, 1, 2, 5, 10, 30, 60}),
 		routes:      make(map[string]*routeCount),
+
+		channelJoins:  counter("channel_joins_total", "Joins of Phoenix topics, by result.", "route", "topic", "result"),
+		channelErrors: counter("channel_errors_total", "Phoenix channels that clients were told to be in error, by who said so.", "route", "topic", "from"),
+		channelEvents: counter("channel_events_total", "Messages on Phoenix channels, by sender and event.", "route", "from", "event"),
 	}
 	for _, result := range []string{reloadOK, reloadFailed} {
 		m.reloads.WithLabelValues(result) // there before the first reload, at 0
@@ -77,6 +85,8 @@ type routeCount struct {
 	total   atomic.Uint64
 	tooBig  atomic.Uint64 // sessions that message_size ended
 	size    [2]relay.Sizes
+
+	channels *channelCount
 
 	past tally // of sessions that have ended; guarded by the registry
 }
@@ -103,7 +113,7 @@ func (m *metrics) route(pattern string) *routeCount {
 	defer m.mu.Unlock()
 	c, ok := m.routes[pattern]
 	if !ok {
-		c = &routeCount{pattern: pattern, metrics: m}
+		c = &routeCount{pattern: pattern, metrics: m, channels: newChannelCount(pattern, m)}
 		m.routes[pattern] = c
 	}
 	return c
@@ -191,7 +201,7 @@ func (p *Proxy) Describe(ch chan<- *prometheus.Desc) {
 }
 
 func (m *metrics) each(f func(prometheus.Collector)) {
-	for _, c := range []prometheus.Collector{m.closed, m.duration, m.refusals, m.limited, m.restarts, m.results, m.handlerS, m.reloads, m.heldSeconds} {
+	for _, c := range []prometheus.Collector{m.closed, m.duration, m.refusals, m.limited, m.restarts, m.results, m.handlerS, m.reloads, m.heldSeconds, m.channelJoins, m.channelErrors, m.channelEvents} {
 		f(c)
 	}
 }

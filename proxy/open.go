@@ -109,8 +109,8 @@ func (p *Proxy) newSession(rt *route, w http.ResponseWriter, r *http.Request, in
 		s.handlers = append(s.handlers, h.make())
 	}
 	state := relay.Session{Policy: rt.policy, Alone: rt.alone, Inspector: (*inspector)(s), Sizes: rt.count.sizes(), Loops: p.loops, Inline: s.inline(), Shared: p.shares.join(info), Expires: info.Expires}
-	if s.graphql = newGraphQL(s); s.graphql != nil {
-		state.Replayer = s.graphql
+	if s.protocol = newProtocol(s, r.URL.RawQuery); s.protocol != nil && rt.continuity != nil {
+		state.Replayer = s.protocol
 	}
 	s.link = relay.New(state)
 	rt.count.opening()

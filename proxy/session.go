@@ -72,7 +72,7 @@ type Session struct {
 	// handlers are called one at a time
 	hmu      sync.Mutex
 	handlers []Handler
-	graphql  *graphQL // nil unless the route speaks it with continuity
+	protocol protocol // nil where the session understands none
 
 	state    atomic.Uint32
 	attempt  atomic.Int32
@@ -211,11 +211,18 @@ func (s *Session) setState(to State) {
 func (s *Session) inspect(from Side, t Type, data []byte) Result {
 	s.hmu.Lock()
 	defer s.hmu.Unlock()
-	if from == Upstream && s.graphql != nil && !s.graphql.fromUpstream(t, data) {
-		return Drop()
-	}
 	m := Message{From: from, Type: t, Data: data}
 	var passed Result
+	if from == Upstream && s.protocol != nil {
+		switch res := s.protocol.fromUpstream(m); res.Verdict {
+		case relay.OK:
+		case relay.Forward:
+			m.Type, m.Data = res.Type, res.Data
+			passed = res
+		case relay.Drop, relay.Reply, relay.Stop:
+			return res
+		}
+	}
 	for i, h := range s.handlers {
 		start := time.Now()
 		res := h.Message(s, m)
@@ -229,8 +236,10 @@ func (s *Session) inspect(from Side, t Type, data []byte) Result {
 			return res
 		}
 	}
-	if from == Client && s.graphql != nil {
-		s.graphql.fromClient(m.Type, m.Data)
+	if from == Client && s.protocol != nil {
+		if res := s.protocol.fromClient(m); res.Verdict != relay.OK {
+			return res
+		}
 	}
 	return passed
 }
@@ -282,6 +291,22 @@ func eachLocked[T any](s *Session, f func(T)) {
 			f(t)
 		}
 	}
+}
+
+// upstreamLost tells those who look at messages, and the client what its
+// protocol has to say of it.
+func (s *Session) upstreamLost(loss error) {
+	s.protocolLost()
+	each(s, func(h UpstreamWatcher) { h.UpstreamDown(s, loss) })
+}
+
+func (s *Session) protocolLost() {
+	if s.protocol == nil {
+		return
+	}
+	s.hmu.Lock()
+	defer s.hmu.Unlock()
+	s.protocol.lost()
 }
 
 // heldClock measures one hold.

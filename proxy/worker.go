@@ -155,7 +155,7 @@ func (s *Session) run() error {
 	s.holdBegins(now, c.Hold.Std())
 	s.route.count.restarted(loss.Cause.String())
 	s.log().Info("upstream lost, client held", zap.String("target", s.Target()), zap.Error(loss))
-	each(s, func(h UpstreamWatcher) { h.UpstreamDown(s, loss) })
+	s.upstreamLost(loss)
 	return loss
 }
 
@@ -237,6 +237,7 @@ func (s *Session) again(ctx context.Context) error {
 			return errEnded
 		}
 		s.holdBegins(time.Now(), c.Hold.Std())
+		s.protocolLost()
 	}
 	ctx, cancel := context.WithDeadline(ctx, s.waiting.until)
 	defer cancel()

@@ -180,7 +180,7 @@ func (l *Link) feed(up *leg) bool {
 		l.tear(l.begun) // the rest of that message is nobody's
 		return false
 	}
-	if l.fed != nil && !l.repeat(up) {
+	if (l.fed != nil || l.Replayer != nil) && !l.repeat(up) {
 		return false
 	}
 	if l.Policy.Assemble && !up.deflate && l.hold.len() > 0 {
@@ -221,7 +221,7 @@ func (l *Link) feed(up *leg) bool {
 	return false
 }
 
-// repeat sends a further upstream what is to be repeated.
+// repeat sends an upstream what is to be repeated.
 func (l *Link) repeat(up *leg) bool {
 	var again []byte
 	switch {

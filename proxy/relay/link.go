@@ -31,12 +31,13 @@ type Inspector interface {
 }
 
 // Replayer repeats what a new upstream has to know, for a protocol that
-// the session understands.
+// the session understands. It is asked for every upstream, the first too,
+// which has nothing to know unless the client was let in before it.
 type Replayer interface {
 	// HandedOver is told of each client message that an upstream's socket
 	// has taken.
 	HandedOver(t frame.Opcode, data []byte)
-	// Greet returns what a further upstream gets first. Nothing else goes
+	// Greet returns what an upstream gets first. Nothing else goes
 	// there until Ready.
 	Greet() []Recorded
 	// Ready reports whether the greeting was answered. It is asked again

@@ -557,13 +557,21 @@ type greeter struct {
 func (g *greeter) HandedOver(_ frame.Opcode, data []byte) { g.handed = append(g.handed, string(data)) }
 
 func (g *greeter) Greet() []Recorded {
+	if len(g.handed) == 0 {
+		return nil // the first upstream
+	}
 	g.ready.Store(false)
 	return []Recorded{{frame.Text, []byte("hello")}}
 }
 
-func (g *greeter) Ready() bool { return g.ready.Load() }
+func (g *greeter) Ready() bool { return len(g.handed) == 0 || g.ready.Load() }
 
-func (g *greeter) Replay() []Recorded { return []Recorded{{frame.Text, []byte("subscribe")}} }
+func (g *greeter) Replay() []Recorded {
+	if len(g.handed) == 0 {
+		return nil
+	}
+	return []Recorded{{frame.Text, []byte("subscribe")}}
+}
 
 // What a Replayer repeats goes out when its greeting is answered, whether or
 // not the client says something; what the client says goes behind it.

@@ -11,6 +11,7 @@ import (
 	"github.com/expr-lang/expr/vm"
 
 	"github.com/stentproxy/stent/proxy/frame"
+	"github.com/stentproxy/stent/proxy/phoenix"
 	"github.com/stentproxy/stent/proxy/relay"
 )
 
@@ -92,8 +93,10 @@ type evaluation struct {
 	message message
 	text    string
 	decoded any
-	// hasText and hasJSON say whether text and decoded are worked out.
-	hasText, hasJSON bool
+	// topic and event are of Phoenix messages; empty otherwise.
+	topic, event string
+	// hasText, hasJSON and hasTopic say whether those are worked out.
+	hasText, hasJSON, hasTopic bool
 	// size is the number that environment["size"] holds: messages of one
 	// size after the other need it boxed only once.
 	size int
@@ -102,8 +105,10 @@ type evaluation struct {
 func newEvaluation() *evaluation {
 	e := &evaluation{machine: vm.VM{MemoryBudget: memoryBudget}, size: -1}
 	e.environment = map[string]any{
-		textFunc: e.messageText,
-		jsonFunc: e.messageJSON,
+		textFunc:  e.messageText,
+		jsonFunc:  e.messageJSON,
+		topicFunc: func() string { e.channel(); return e.topic },
+		eventFunc: func() string { e.channel(); return e.event },
 	}
 	return e
 }
@@ -132,6 +137,7 @@ func (e *evaluation) end() {
 	e.message = message{}
 	e.text, e.hasText = "", false
 	e.decoded, e.hasJSON = nil, false
+	e.topic, e.event, e.hasTopic = "", "", false
 	clear(e.machine.Stack[:cap(e.machine.Stack)])
 	clear(e.machine.Variables)
 }
@@ -144,6 +150,21 @@ func (e *evaluation) messageText() string {
 		}
 	}
 	return e.text
+}
+
+// channel works out the topic and the event of a Phoenix message.
+func (e *evaluation) channel() {
+	if e.hasTopic {
+		return
+	}
+	e.hasTopic = true
+	decode := phoenix.FromClient
+	if e.message.from == relay.Upstream {
+		decode = phoenix.FromServer
+	}
+	if m, err := decode(e.message.data); err == nil {
+		e.topic, e.event = string(m.Topic), string(m.Event)
+	}
 }
 
 func (e *evaluation) messageJSON() any {

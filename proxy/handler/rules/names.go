@@ -27,12 +27,14 @@ const (
 	usesSize
 )
 
-// The functions that text and json turn into: they are worked out when an
+// The functions that text, json, topic and event turn into: they are worked out when an
 // expression gets to them, and not for a message that an earlier operand has
 // settled. Their names can't be written in an expression.
 const (
-	textFunc = "text()"
-	jsonFunc = "json()"
+	textFunc  = "text()"
+	jsonFunc  = "json()"
+	topicFunc = "topic()"
+	eventFunc = "event()"
 )
 
 // environmentTypes are the names of expressions and their types.
@@ -48,8 +50,12 @@ var environmentTypes = types.Map{
 	"attempt": types.Int,
 	"headers": types.TypeOf(map[string]string(nil)),
 	"claims":  types.TypeOf(map[string]any(nil)),
+	"topic":   types.String,
+	"event":   types.String,
 	textFunc:  types.TypeOf(func() string { return "" }),
 	jsonFunc:  types.TypeOf(func() any { return nil }),
+	topicFunc: types.TypeOf(func() string { return "" }),
+	eventFunc: types.TypeOf(func() string { return "" }),
 }
 
 // usesOf says which names have to be put ready before an expression runs.
@@ -84,6 +90,10 @@ func (v *namesVisitor) Visit(node *ast.Node) {
 			ast.Patch(node, &ast.CallNode{Callee: &ast.IdentifierNode{Value: textFunc}})
 		case "json":
 			ast.Patch(node, &ast.CallNode{Callee: &ast.IdentifierNode{Value: jsonFunc}})
+		case "topic":
+			ast.Patch(node, &ast.CallNode{Callee: &ast.IdentifierNode{Value: topicFunc}})
+		case "event":
+			ast.Patch(node, &ast.CallNode{Callee: &ast.IdentifierNode{Value: eventFunc}})
 		case "$env":
 			// It would show the environment's inside, half filled.
 			v.hidden = fmt.Errorf("unknown name $env at column %d of the expression", n.Location().From+1)

@@ -1,0 +1,240 @@
+package phoenix
+
+import (
+	"encoding/json"
+	"unicode/utf8"
+)
+
+// Version is one of the serializers, as the client chooses it with vsn.
+type Version uint8
+
+// The versions. The zero value is what a client that says nothing gets.
+const (
+	V1 Version = iota // maps
+	V2                // arrays, and binary forms
+)
+
+// decodeText decodes JSON: an array is version 2, [join_ref, ref, topic,
+// event, payload] and whatever follows, a map is version 1. It skips over
+// values without checking them, which is the server's to do.
+func decodeText(data []byte) (Message, error) {
+	s := scanner{rest: data}
+	switch s.peek() {
+	case '[':
+		return decodeArray(&s)
+	case '{':
+		return decodeMap(&s)
+	}
+	return Message{}, ErrMalformed
+}
+
+func decodeArray(s *scanner) (m Message, err error) {
+	var part [5][]byte
+	s.take()
+	for i := range part {
+		if i > 0 && s.peek() != ',' {
+			return m, ErrMalformed
+		} else if i > 0 {
+			s.take()
+		}
+		if part[i] = s.value(); part[i] == nil {
+			return m, ErrMalformed
+		}
+	}
+	if end := s.peek(); end != ',' && end != ']' {
+		return m, ErrMalformed
+	}
+	m.JoinRef, m.Ref, m.Payload = ref(part[0]), ref(part[1]), part[4]
+	m.Topic, m.Event = text(part[2]), text(part[3])
+	return m, nil
+}
+
+func decodeMap(s *scanner) (m Message, err error) {
+	s.take()
+	for first := true; s.peek() != '}'; first = false {
+		if !first {
+			if s.peek() != ',' {
+				return m, ErrMalformed
+			}
+			s.take()
+		}
+		if s.peek() != '"' {
+			return m, ErrMalformed
+		}
+		key := s.value()
+		if key == nil || s.peek() != ':' {
+			return m, ErrMalformed
+		}
+		s.take()
+		value := s.value()
+		if value == nil {
+			return m, ErrMalformed
+		}
+		switch string(text(key)) { // of a key that comes twice the last counts
+		case "topic":
+			m.Topic = text(value)
+		case "event":
+			m.Event = text(value)
+		case "payload":
+			m.Payload = value
+		case "ref":
+			m.Ref = ref(value)
+		case "join_ref":
+			m.JoinRef = ref(value)
+		}
+	}
+	if m.Topic == nil || m.Event == nil || m.Payload == nil {
+		return m, ErrMalformed
+	}
+	return m, nil
+}
+
+// ref is a ref as it is kept and compared: without escapes.
+func ref(value []byte) []byte {
+	if string(value) == "null" {
+		return nil
+	}
+	for _, c := range value {
+		if c == '\\' {
+			return appendString(nil, text(value))
+		}
+	}
+	return value
+}
+
+// text is what a JSON string says. What is no string, and what can't be read
+// as one, stays as it is: a server knows it by no name either.
+func text(value []byte) []byte {
+	if value[0] != '"' {
+		return value
+	}
+	for _, c := range value {
+		if c == '\\' {
+			var s string
+			if json.Unmarshal(value, &s) != nil {
+				return value
+			}
+			return []byte(s)
+		}
+	}
+	return value[1 : len(value)-1 : len(value)-1]
+}
+
+// scanner steps over JSON values.
+type scanner struct{ rest []byte }
+
+// peek returns the next byte that is no space, or 0.
+func (s *scanner) peek() byte {
+	for len(s.rest) > 0 {
+		switch c := s.rest[0]; c {
+		case ' ', '\t', '\r', '\n':
+			s.rest = s.rest[1:]
+		default:
+			return c
+		}
+	}
+	return 0
+}
+
+// take steps over what peek has shown.
+func (s *scanner) take() { s.rest = s.rest[1:] }
+
+// value returns the next value, or nil where it does not end.
+func (s *scanner) value() []byte {
+	s.peek()
+	depth, at := 0, 0
+	for at < len(s.rest) {
+		switch s.rest[at] {
+		case '"':
+			if at = s.afterString(at); at < 0 {
+				return nil
+			}
+			if depth == 0 {
+				return s.cut(at)
+			}
+		case '[', '{':
+			depth++
+			at++
+		case ']', '}':
+			if depth == 0 {
+				return s.cut(at)
+			}
+			depth--
+			at++
+			if depth == 0 {
+				return s.cut(at)
+			}
+		case ',', ':', ' ', '\t', '\r', '\n':
+			if depth == 0 {
+				return s.cut(at)
+			}
+			at++
+		default:
+			at++
+		}
+	}
+	return nil // a message never ends with a value
+}
+
+// cut takes the value that ends at n.
+func (s *scanner) cut(n int) []byte {
+	if n == 0 {
+		return nil
+	}
+	value := s.rest[:n:n]
+	s.rest = s.rest[n:]
+	return value
+}
+
+// afterString returns where the string ends that begins at n, or -1.
+func (s *scanner) afterString(n int) int {
+	for n++; n < len(s.rest); n++ {
+		switch s.rest[n] {
+		case '\\':
+			n++
+		case '"':
+			return n + 1
+		}
+	}
+	return -1
+}
+
+// AppendText appends a message with a JSON payload as a version writes it.
+// Version 1 has no join_ref.
+func AppendText(dst []byte, v Version, m *Message) []byte {
+	if v == V1 {
+		dst = appendString(append(dst, `{"topic":`...), m.Topic)
+		dst = appendString(append(dst, `,"event":`...), m.Event)
+		dst = append(append(dst, `,"payload":`...), m.Payload...)
+		dst = appendRef(append(dst, `,"ref":`...), m.Ref)
+		return append(dst, '}')
+	}
+	dst = appendRef(append(dst, '['), m.JoinRef)
+	dst = appendRef(append(dst, ','), m.Ref)
+	dst = appendString(append(dst, ','), m.Topic)
+	dst = appendString(append(dst, ','), m.Event)
+	dst = append(append(dst, ','), m.Payload...)
+	return append(dst, ']')
+}
+
+func appendRef(dst, ref []byte) []byte {
+	if ref == nil {
+		return append(dst, "null"...)
+	}
+	return append(dst, ref...)
+}
+
+// appendString appends s as a JSON string.
+func appendString(dst, s []byte) []byte {
+	plain := utf8.Valid(s)
+	for _, c := range s {
+		if c < 0x20 || c == '"' || c == '\\' {
+			plain = false
+		}
+	}
+	if !plain {
+		quoted, _ := json.Marshal(string(s)) // of a string: no error
+		return append(dst, quoted...)
+	}
+	return append(append(append(dst, '"'), s...), '"')
+}

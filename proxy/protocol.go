@@ -1,0 +1,34 @@
+package proxy
+
+import (
+	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/relay"
+)
+
+// protocol is one that the session understands. It stands between the
+// handlers and the upstream: it sees a client's message last, and an
+// upstream's first. Inspection and lost are called as handlers are, one at a
+// time; what it implements for the Link may be called meanwhile.
+type protocol interface {
+	relay.Replayer
+	// fromClient says what becomes of a message on its way to an upstream.
+	fromClient(m Message) Result
+	// fromUpstream says what becomes of a message on its way to the client.
+	fromUpstream(m Message) Result
+	// lost is called when the upstream is lost and the client held.
+	lost()
+}
+
+// newProtocol returns what the session understands, or nil.
+func newProtocol(s *Session, query string) protocol {
+	switch s.route.endpoint.Route.Protocol {
+	case config.ProtocolGraphQL:
+		if s.route.continuity != nil {
+			return &graphQL{session: s}
+		}
+	case config.ProtocolPhoenix:
+		return newChannels(s, query)
+	case config.ProtocolRaw:
+	}
+	return nil
+}
