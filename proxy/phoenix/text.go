@@ -1,6 +1,7 @@
 package phoenix
 
 import (
+	"bytes"
 	"encoding/json"
 	"unicode/utf8"
 )
@@ -94,10 +95,8 @@ func ref(value []byte) []byte {
 	if string(value) == "null" {
 		return nil
 	}
-	for _, c := range value {
-		if c == '\\' {
-			return appendString(nil, text(value))
-		}
+	if bytes.IndexByte(value, '\\') >= 0 {
+		return appendString(nil, text(value))
 	}
 	return value
 }
@@ -108,14 +107,12 @@ func text(value []byte) []byte {
 	if value[0] != '"' {
 		return value
 	}
-	for _, c := range value {
-		if c == '\\' {
-			var s string
-			if json.Unmarshal(value, &s) != nil {
-				return value
-			}
-			return []byte(s)
+	if bytes.IndexByte(value, '\\') >= 0 {
+		var s string
+		if json.Unmarshal(value, &s) != nil {
+			return value
 		}
+		return []byte(s)
 	}
 	return value[1 : len(value)-1 : len(value)-1]
 }
@@ -188,15 +185,20 @@ func (s *scanner) cut(n int) []byte {
 
 // afterString returns where the string ends that begins at n, or -1.
 func (s *scanner) afterString(n int) int {
-	for n++; n < len(s.rest); n++ {
-		switch s.rest[n] {
-		case '\\':
-			n++
-		case '"':
-			return n + 1
+	for start := n + 1; ; n++ {
+		i := bytes.IndexByte(s.rest[n+1:], '"')
+		if i < 0 {
+			return -1
+		}
+		n += i
+		slashes := 0
+		for n-slashes >= start && s.rest[n-slashes] == '\\' {
+			slashes++
+		}
+		if slashes%2 == 0 {
+			return n + 2
 		}
 	}
-	return -1
 }
 
 // AppendText appends a message with a JSON payload as a version writes it.
