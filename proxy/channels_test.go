@@ -87,10 +87,11 @@ func (s *stage) joins(ref, topic string) {
 // quiet checks that both directions work and that nothing is on its way.
 func (s *stage) quiet() {
 	s.t.Helper()
-	s.client.tell(phxBeat("quiet"))
-	s.upstream.hears(phxBeat("quiet"))
-	s.upstream.tell(phxOK("", "quiet", "phoenix"))
-	s.client.hears(phxOK("", "quiet", "phoenix"))
+	ask, answer := phx("", "quiet", "quiet", "ask", "{}"), phxRefused("", "quiet", "quiet", "unmatched topic")
+	s.client.tell(ask)
+	s.upstream.hears(ask)
+	s.upstream.tell(answer)
+	s.client.hears(answer)
 }
 
 // phoenixModes are the ways for Channels: each message by itself, and
@@ -501,7 +502,7 @@ func TestChannelsOutliveCrashes(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.CloseNow()
-		acked := make(chan string, 2*crashes*between)
+		acked := make(chan string, 4*crashes*between)
 		read := make(chan error, 1)
 		go func() { read <- readAcks(t.Context(), c, acked) }()
 		write := func(m string) {
@@ -523,13 +524,14 @@ func TestChannelsOutliveCrashes(t *testing.T) {
 			write(phxSaid(fmt.Sprint("j", room+1), ref, rooms[room], ref))
 			return ref
 		}
+		seen := map[string]int{}
 		for range crashes {
+			await(t, acked, seen, push)
 			for range between {
 				push()
 			}
 			backend.kill()
 		}
-		seen := map[string]int{}
 		await(t, acked, seen, push)
 		c.Close(websocket.StatusNormalClosure, "")
 		<-read
