@@ -77,12 +77,16 @@ var contract = map[string]string{
 	"loop_stalls_total":          "",
 	"loop_stalled_seconds_total": "",
 	"limited_total":              "limit,route",
-	"handler_results_total":      "handler,result,route",
-	"handler_seconds":            "",
-	"supervisor_events_total":    "event",
-	"config_reloads_total":       "result",
-	"config_snapshots":           "",
-	"build_info":                 "goversion,version", // the contract leaves them open
+	// As it does Phoenix's.
+	"channel_joins_total":     "result,route,topic",
+	"channel_errors_total":    "from,route,topic",
+	"channel_events_total":    "event,from,route",
+	"handler_results_total":   "handler,result,route",
+	"handler_seconds":         "",
+	"supervisor_events_total": "event",
+	"config_reloads_total":    "result",
+	"config_snapshots":        "",
+	"build_info":              "goversion,version", // the contract leaves them open
 }
 
 // TestMetricsContract makes every metric appear and checks its name and
@@ -106,6 +110,14 @@ upstreams:
 	if _, _, err := websocket.Dial(t.Context(), r.front+"/lost", nil); err == nil {
 		t.Fatal("a session without upstream")
 	}
+	phoenix := run(t, oneRoute(b.url, ", protocol: phoenix"), Options{})
+	channels, _ := phoenix.dial("/socket?vsn=2.0.0")
+	for _, message := range []string{
+		`["1","1","room:1","phx_join",{}]`, `["1","1","room:1","phx_reply",{"status":"ok","response":{}}]`,
+		`["1","2","room:1","new_msg",{}]`, `["1","1","room:1","phx_error",{}]`,
+	} {
+		echoed(t, channels, message) // an echo is an answer, too
+	}
 	// The backend's "going away" is a reason to come back.
 	back := newGoingAway(t)
 	held := run(t, oneRoute(back, ", continuity: {backoff: {min: 1ms}}"), Options{})
@@ -113,7 +125,7 @@ upstreams:
 	held.eventually("the session is on its second upstream", func() bool { return held.proxy.Sessions()[0].Attempt() >= 2 })
 
 	got := make(map[string]string)
-	for _, r := range []*running{r, held} {
+	for _, r := range []*running{r, held, phoenix} {
 		for name, family := range families(r) {
 			name, ours := strings.CutPrefix(name, "stent_")
 			if !ours {

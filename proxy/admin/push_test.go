@@ -3,6 +3,7 @@ package admin
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -192,4 +193,36 @@ func TestIDs(t *testing.T) {
 	want(r.request("DELETE", "/api/ids/user_socket:42", nil), `{"sessions":0}`)
 	echoed(t, other, "still here")
 	echoed(t, nobody, "here too")
+}
+
+// TestPhoenixIDs: a Phoenix socket shows its topics, and all sockets of one
+// id are closed at once; what its client gets has it reconnect.
+func TestPhoenixIDs(t *testing.T) {
+	b := newBackend(t)
+	r := run(t, oneRoute(b.url, ", protocol: phoenix, handlers: [named]"), Options{})
+	var clients []*websocket.Conn
+	for _, id := range []string{"user_socket:42", "user_socket:42", "user_socket:43"} {
+		c, _, err := websocket.Dial(t.Context(), r.front+"/websocket?vsn=2.0.0", &websocket.DialOptions{HTTPHeader: http.Header{"X-Test-Id": {id}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.CloseNow() })
+		echoed(t, c, `["1","1","room:1","phx_join",{}]`)
+		echoed(t, c, `["1","1","room:1","phx_reply",{"status":"ok","response":{}}]`)
+		clients = append(clients, c)
+	}
+	var listed page
+	r.get("/api/sessions?id=user_socket:42", &listed)
+	if len(listed.Sessions) != 2 || !slices.Equal(listed.Sessions[0].Topics, []string{"room:1"}) {
+		t.Errorf("listed %+v", listed.Sessions)
+	}
+	if got := r.request("DELETE", "/api/ids/user_socket:42", nil); strings.TrimSpace(string(got.body)) != `{"sessions":2}` {
+		t.Errorf("got %d %s", got.status, got.body)
+	}
+	for _, c := range clients[:2] {
+		if _, _, err := read(t, c); websocket.CloseStatus(err) != 1008 {
+			t.Errorf("client got %v, want 1008", err)
+		}
+	}
+	echoed(t, clients[2], `["1","2","room:1","still_here",{}]`)
 }
