@@ -478,6 +478,23 @@ func TestLoopPanicEndsOneSession(t *testing.T) {
 	<-good.end
 }
 
+// A panic while an upstream is being let go of ends its session, too.
+func TestLoopPanicInLoss(t *testing.T) {
+	if racing {
+		t.Skip("it breaks a session from outside its loop")
+	}
+	r := newRig(t, Session{Policy: newPolicy(holding), Loops: startLoops(t, 1)}, tcpPair, nil)
+	u, c := r.attach(), r.client
+	c.say(c.text("a"))
+	u.expect(text("a"))
+	r.link.seat.flight = flight{up: r.link.runs} // of a hold that is none
+	r.link.hold = gathered{n: 5}
+	u.Close()
+	c.expect(closed(1011, ""))
+	c.say(c.closing(1011, ""))
+	r.over(Failed)
+}
+
 // A panic of the loop itself aborts its sessions; served again, it takes
 // new ones.
 func TestLoopIsServedAgain(t *testing.T) {

@@ -343,7 +343,7 @@ func (st *seat) upstreamStops(loss *Loss) {
 	st.jobs[Upstream] = nil
 	up.sock.over = true
 	up.sock.loss = l.lose(up, loss)
-	close(up.sock.gave)
+	up.sock.giveUp()
 }
 
 // stray lets a former upstream leave by itself.
@@ -567,10 +567,7 @@ func (st *seat) leave() {
 			up.close(rule.Upstream, "", false)
 		}
 		up.flush()
-		if !up.sock.over {
-			up.sock.over = true
-			close(up.sock.gave)
-		}
+		up.sock.giveUp()
 		if up.said() {
 			up.closeWrite()
 		}
@@ -712,9 +709,8 @@ func (st *seat) crashed(err error) {
 			g.sock.readable, g.fresh = false, false
 		}
 	}
-	if up := l.runs; up != nil && !up.sock.over {
-		up.sock.over = true
-		close(up.sock.gave)
+	if up := l.runs; up != nil {
+		up.sock.giveUp() // also where it was that which panicked
 	}
 	l.post()
 }
@@ -735,9 +731,8 @@ func (st *seat) abandon(err error) {
 		}
 		g.sock.abort = true
 		st.loop.drop(g)
-		if g.sock.gave != nil && !g.sock.over {
-			g.sock.over = true
-			close(g.sock.gave)
+		if g.sock.gave != nil {
+			g.sock.giveUp()
 		}
 	}
 	st.strays = nil

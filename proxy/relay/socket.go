@@ -38,7 +38,7 @@ type socket struct {
 	since   instant      // when the backlog last shrank
 
 	loss  *Loss         // of an upstream that is over
-	gave  chan struct{} // closed when over, of an upstream; loss is set before
+	gave  chan struct{} // of an upstream: closed when it is over and its loss, if any, is set
 	until instant       // how long it may take to leave
 }
 
@@ -55,6 +55,16 @@ func newSocketLeg(l *Link, fd int, early []byte, side Side) *leg {
 	}
 	g.heard.Store(int64(now()))
 	return g
+}
+
+// giveUp tells who watches an upstream that it is over.
+func (s *socket) giveUp() {
+	s.over = true
+	select {
+	case <-s.gave:
+	default:
+		close(s.gave)
+	}
 }
 
 // watch waits until the leg is over and returns its Loss, if it was lost.
