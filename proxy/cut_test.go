@@ -302,7 +302,7 @@ upstreams: {app: {targets: [{name: a, url: "ws://%s"}, {name: b, url: "ws://%s"}
 	s := newSwarm(t, ledger)
 	s.join(l.clients, "ws://"+p.Addrs()[0].String(), testbackend.ClientConfig{Every: every, Sizes: l.sizes,
 		Fragments: l.fragments, Pause: time.Millisecond, Deflate: l.deflate})
-	s.during("connected", 0, func() {})
+	s.rest("connected")
 	for _, c := range cutters {
 		c.enrage()
 	}

@@ -81,7 +81,7 @@ upstreams: {app: {targets: [%q, %q], redial_rate: %d, dial: {timeout: 20s}}}
 `, target, nextTarget, rate), nil)
 	s := newSwarm(t, ledger)
 	s.join(sessions, "ws://"+p.Addrs()[0].String(), testbackend.ClientConfig{Every: 200 * time.Millisecond, Sizes: small})
-	s.during("connected", 0, func() {})
+	s.rest("connected")
 	before := load()
 
 	var peak footprint

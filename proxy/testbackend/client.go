@@ -14,7 +14,7 @@ import (
 
 // ClientConfig says how a client behaves.
 type ClientConfig struct {
-	// Every is how often it sends.
+	// Every is how often it sends, while it is answered; see Pace.
 	Every time.Duration
 	// Sizes are those of what it sends, drawn at random.
 	Sizes []int
@@ -115,13 +115,21 @@ func (c *Client) write() {
 		case <-c.reading:
 			return
 		}
-		wait.Reset(c.config.Every)
+		wait.Reset(c.Pace())
 		c.sent.Store(n)
 		m := Message{Stream: c.ID, Number: n}
 		if write(context.Background(), c.conn, m, pick(c.config.Sizes), c.config.Fragments, c.config.Pause) != nil {
 			return
 		}
 	}
+}
+
+// Pace is the pause between two messages. The more of them are not answered
+// the longer it is, so that a machine too slow for all its clients is not
+// buried under what they say: then every session would stand still.
+func (c *Client) Pace() time.Duration {
+	const behind = 8
+	return c.config.Every * time.Duration(1+(c.sent.Load()-c.acked.Load())/behind)
 }
 
 // Mark begins a measurement that ends with the answer to a message that is
