@@ -206,11 +206,9 @@ func (s *Session) setState(to State) {
 	}
 }
 
-// Inspect implements relay.Inspector: the handlers see the message in their
-// order, each what the one before it passed on.
+// inspect lets the handlers see the message in their order, each what the one
+// before it passed on; hmu is held.
 func (s *Session) inspect(from Side, t Type, data []byte) Result {
-	s.hmu.Lock()
-	defer s.hmu.Unlock()
 	m := Message{From: from, Type: t, Data: data}
 	var passed Result
 	if from == Upstream && s.protocol != nil {
@@ -257,8 +255,23 @@ func (s *Session) inline() bool {
 // inspector lets a Link call a session's handlers.
 type inspector Session
 
+// Inspect implements relay.Inspector.
 func (i *inspector) Inspect(from Side, t Type, data []byte) Result {
-	return (*Session)(i).inspect(from, t, data)
+	s := (*Session)(i)
+	s.hmu.Lock()
+	defer s.hmu.Unlock()
+	return s.inspect(from, t, data)
+}
+
+// TryInspect implements relay.TryInspector: another callback of the session
+// may be running, and block, where this one does not.
+func (i *inspector) TryInspect(from Side, t Type, data []byte) (Result, bool) {
+	s := (*Session)(i)
+	if !s.hmu.TryLock() {
+		return Result{}, false
+	}
+	defer s.hmu.Unlock()
+	return s.inspect(from, t, data), true
 }
 
 // start lets the client's frames flow. A handler hears of the first upstream

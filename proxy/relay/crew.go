@@ -47,7 +47,7 @@ func (j *job) look() {
 	defer j.link.recovered(func(v any, stack []byte) {
 		j.result = verdict{failed: fmt.Errorf("panic while looking at a message: %v\n%s", v, stack)}
 	})
-	j.result = j.link.look(j.from, j.frames.bytes(), j.content, &j.scratch)
+	j.result = j.link.look(j.from, j.frames.bytes(), j.content, &j.scratch, false)
 	if r := &j.result.res; r.Verdict == Forward || r.Verdict == Reply {
 		r.Data = bytes.Clone(r.Data) // the Inspector's until its next call
 	}

@@ -132,3 +132,33 @@ func TestLossWhileHandlerLooks(t *testing.T) {
 		}
 	})
 }
+
+// busyInspector is one whose other call is under way, and returns when it is
+// told to.
+type busyInspector struct{ returns chan struct{} }
+
+func (b busyInspector) Inspect(Side, frame.Opcode, []byte) Result {
+	<-b.returns
+	return Result{}
+}
+
+func (b busyInspector) TryInspect(_ Side, _ frame.Opcode, data []byte) (Result, bool) {
+	return Result{}, string(data) != "wait"
+}
+
+// A loop does not wait for a handler that another callback keeps busy.
+func TestLoopDoesNotWaitForHandler(t *testing.T) {
+	ls := startLoops(t, 1)
+	b := busyInspector{make(chan struct{})}
+	s := Session{Policy: newPolicy(assembling), Loops: ls, Inline: true, Inspector: b}
+	busy, free := newRig(t, s, tcpPair, nil), newRig(t, s, tcpPair, nil)
+	up, other := busy.attach(), free.attach()
+	busy.client.say(busy.client.text("first"), busy.client.text("wait"), busy.client.text("last"))
+	up.expect(text("first"))
+	up.say(up.text("meanwhile"))
+	busy.client.expect(text("meanwhile"))
+	free.client.say(free.client.text("a neighbour's"))
+	other.expect(text("a neighbour's"))
+	close(b.returns)
+	up.expect(text("wait"), text("last"))
+}

@@ -30,6 +30,15 @@ type Inspector interface {
 	Inspect(from Side, t frame.Opcode, data []byte) Result
 }
 
+// TryInspector is an Inspector whose Inspect may have to wait for another
+// call to return.
+type TryInspector interface {
+	Inspector
+	// TryInspect is Inspect, but where that would wait: there it returns
+	// false at once, and has looked at nothing.
+	TryInspect(from Side, t frame.Opcode, data []byte) (Result, bool)
+}
+
 // Replayer repeats what a new upstream has to know, for a protocol that
 // the session understands. It is asked for every upstream, the first too,
 // which has nothing to know unless the client was let in before it.

@@ -13,15 +13,13 @@ import (
 // says. An error ends the reading of that side.
 func (l *Link) message(from Side, frames []byte, t instant) error {
 	if l.seat != nil && !(l.Inline && len(frames) <= maxInline) {
-		if err := l.flushRun(); err != nil {
-			return err
-		}
-		l.flowOf(from).settle(t)
-		l.seat.dispatch(from, frames)
-		return errRest
+		return l.lookBeside(from, frames, t)
 	}
 	defer l.forget(from)
-	v := l.look(from, frames, l.flowOf(from).content(), &l.scratch[from])
+	v := l.look(from, frames, l.flowOf(from).content(), &l.scratch[from], l.seat != nil)
+	if v.busy {
+		return l.lookBeside(from, frames, t)
+	}
 	joins := l.passes(from, &v)
 	if joins && l.extend(frames) {
 		return nil
@@ -34,6 +32,17 @@ func (l *Link) message(from Side, frames []byte, t instant) error {
 	}
 	l.flowOf(from).settle(t)
 	return l.carryOut(from, frames, &v)
+}
+
+// lookBeside has a message looked at beside the loop, behind what is there
+// to be written.
+func (l *Link) lookBeside(from Side, frames []byte, t instant) error {
+	if err := l.flushRun(); err != nil {
+		return err
+	}
+	l.flowOf(from).settle(t)
+	l.seat.dispatch(from, frames)
+	return errRest
 }
 
 // passes reports whether a message goes on as it came. Both ends compress
@@ -56,14 +65,16 @@ type verdict struct {
 	data   []byte // the message itself
 	broken error  // it can't be read
 	failed error  // the Inspector panicked
+	busy   bool   // the Inspector would have had to wait
 	res    Result
 }
 
-// look decodes a message and shows it to the Inspector.
-func (l *Link) look(from Side, frames []byte, c content, s *scratch) (v verdict) {
+// look decodes a message and shows it to the Inspector; atOnce says that it
+// must not wait for that.
+func (l *Link) look(from Side, frames []byte, c content, s *scratch, atOnce bool) (v verdict) {
 	v.content = c
 	if v.data, v.broken = c.decode(frames, &s.plain, &s.inflated); v.broken == nil {
-		v.res, v.failed = l.inspect(from, c.kind, v.data)
+		l.inspect(from, &v, atOnce)
 	}
 	return v
 }
@@ -109,13 +120,19 @@ func (l *Link) carryOut(from Side, frames []byte, v *verdict) error {
 const codeNormal = 1000
 
 // inspect calls the Inspector; its panic is an error.
-func (l *Link) inspect(from Side, t frame.Opcode, data []byte) (res Result, err error) {
+func (l *Link) inspect(from Side, v *verdict, atOnce bool) {
 	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("handler panicked: %v\n%s", v, debug.Stack())
+		if p := recover(); p != nil {
+			v.failed = fmt.Errorf("handler panicked: %v\n%s", p, debug.Stack())
 		}
 	}()
-	return l.Inspector.Inspect(from, t, data), nil
+	if try, ok := l.Inspector.(TryInspector); ok && atOnce {
+		var done bool
+		v.res, done = try.TryInspect(from, v.kind, v.data)
+		v.busy = !done
+		return
+	}
+	v.res = l.Inspector.Inspect(from, v.kind, v.data)
 }
 
 // deflates reports whether messages to a side may be compressed.
