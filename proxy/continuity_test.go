@@ -538,13 +538,15 @@ func (s *swarm) lost() int {
 // waitEmpty waits until no session is left on a target.
 func (s *swarm) waitEmpty(p *Proxy, target string) {
 	s.t.Helper()
-	deadline := time.Now().Add(2 * patience)
-	for {
+	for left, moved := 0, time.Now(); ; {
 		n := sessionsOn(p, "app")[target]
 		if n == 0 {
 			return
 		}
-		if time.Now().After(deadline) {
+		if n != left {
+			left, moved = n, time.Now()
+		}
+		if time.Since(moved) > patience {
 			s.t.Fatalf("%d sessions are left on %s", n, target)
 		}
 		time.Sleep(5 * time.Millisecond)

@@ -345,7 +345,7 @@ func tcpPairUnchecked() (own, peer net.Conn) {
 func TestLinkAtMostOnce(t *testing.T) {
 	eachEngine(t, func(t *testing.T, ls *Loops) {
 		var sessions sync.WaitGroup
-		for i := range 60 {
+		for i := range stressed() / 5 {
 			sessions.Go(func() { onceSession(t, ls, uint64(i)) })
 		}
 		soon(t, background(sessions.Wait), "all sessions end")
