@@ -141,8 +141,15 @@ func (l *leg) keepalive(k Keepalive, t instant) (next instant, silent bool) {
 		// An answer may make the next ping due before that.
 		return min(over, t.add(k.Interval)), false
 	}
+	if l.unread() {
+		return t.add(lookAgain), false // it is we who are late
+	}
 	return 0, true
 }
+
+// lookAgain is when a peer is looked at again that has said something which
+// was not read yet.
+const lookAgain = 100 * time.Millisecond
 
 // wake makes the reader look up: its read, or the next, returns errWake.
 func (l *leg) wake() {
@@ -612,11 +619,33 @@ func (l *leg) reset() bool {
 	if l.sock != nil {
 		return l.sock.gone
 	}
-	raw := l.raw
-	if sc, ok := l.socket().(syscall.Conn); raw == nil && ok {
-		raw, _ = sc.SyscallConn()
-	}
+	raw := l.descriptor()
 	return raw != nil && hungUp(raw)
+}
+
+// unread reports whether there is something of the peer to be read.
+func (l *leg) unread() bool {
+	if l.sock != nil {
+		return readable(l.sock.fd)
+	}
+	there := false
+	if raw := l.descriptor(); raw != nil {
+		raw.Control(func(fd uintptr) { there = readable(int(fd)) })
+	}
+	return there
+}
+
+// descriptor returns the connection's own, or that of the one it wraps; nil
+// where there is none.
+func (l *leg) descriptor() syscall.RawConn {
+	if l.raw != nil {
+		return l.raw
+	}
+	if sc, ok := l.socket().(syscall.Conn); ok {
+		raw, _ := sc.SyscallConn()
+		return raw
+	}
+	return nil
 }
 
 // hurry bounds the write that is under way and all that follow, so that the

@@ -48,3 +48,10 @@ func hungUp(raw syscall.RawConn) bool {
 	})
 	return gone || err != nil
 }
+
+// readable reports whether a descriptor has something to be read.
+func readable(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, _ := unix.Poll(fds, 0)
+	return n > 0 && fds[0].Revents&unix.POLLIN != 0
+}

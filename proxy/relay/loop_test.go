@@ -605,6 +605,34 @@ func TestLoopAllocatesNothing(t *testing.T) {
 	<-end
 }
 
+// A loop that was held up reads a client before it calls it silent.
+func TestLoopHeldUpHearsClients(t *testing.T) {
+	ls := startLoops(t, 1)
+	came, release := make(chan struct{}), make(chan struct{})
+	slow := inspector(func(Side, frame.Opcode, []byte) Result {
+		close(came)
+		<-release
+		return Result{}
+	})
+	holder := newRig(t, Session{Policy: newPolicy(assembling), Loops: ls, Inline: true, Inspector: slow}, tcpPair, nil)
+	holder.attach()
+	const timeout = 50 * time.Millisecond
+	r := newRig(t, Session{Loops: ls, Policy: newPolicy(func(p *Policy) { p.Keepalive = Keepalive{timeout, 10 * timeout} })}, tcpPair, nil)
+	u, c := r.attach(), r.client
+	ping, _ := c.next()
+	holder.client.say(holder.client.text("hold"))
+	soon(t, came, "the loop is held up")
+	c.say(c.frame(true, frame.Pong, ping.payload), c.text("I am here"))
+	u.say(u.text("I am, too"))
+	time.Sleep(20 * timeout) // what falls due meanwhile is what is tested
+	close(release)
+	for h, ok := u.next(); h != text("I am here"); h, ok = u.next() {
+		if !ok || h.op != frame.Ping {
+			t.Fatalf("the upstream got %v", h)
+		}
+	}
+}
+
 // A handler that holds its loop up is seen in the count of stalls.
 func TestLoopCountsStalls(t *testing.T) {
 	ls := startLoops(t, 1)

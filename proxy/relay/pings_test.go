@@ -253,3 +253,27 @@ func TestPingToLostPeer(t *testing.T) {
 		t.Error("a pong is owed a second time")
 	}
 }
+
+// A peer that has answered is not silent, though nobody has come to read it.
+func TestUnreadPeerIsNotSilent(t *testing.T) {
+	eachPair(t, func(t *testing.T, p pair) {
+		own, peer := p(t)
+		l := newLeg(own, nil, Client, quickPolicy)
+		k := Keepalive{time.Second, time.Second}
+		pinged := now().add(k.Interval)
+		if _, silent := l.keepalive(k, pinged); silent {
+			t.Fatal("silent before it was pinged")
+		}
+		late := pinged.add(2 * k.Timeout)
+		if _, silent := l.keepalive(k, late); !silent {
+			t.Error("not silent")
+		}
+		if _, err := peer.Write([]byte("pong")); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, l.unread)
+		if next, silent := l.keepalive(k, late); silent || next <= late {
+			t.Errorf("got %v, silent %v, want it to be looked at again", next, silent)
+		}
+	})
+}
