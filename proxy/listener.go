@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/relay"
 	"github.com/thejerf/suture/v4"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -243,12 +244,16 @@ func (a acceptor) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	socket := conn
 	terms := a.l.terms.Load()
 	if terms.proxyProtocol && contains(terms.trusted, addrOf(conn.RemoteAddr())) {
 		conn = &proxied{Conn: conn, timeout: a.l.limits.HandshakeTimeout.Std(), log: a.l.log}
 	}
 	if terms.redirect && a.l.certs != nil {
 		conn = &mistaken{Conn: conn, headerSize: int64(a.l.limits.HeaderSize)}
+	}
+	if a.l.certs != nil {
+		conn = relay.NewFooting(conn, socket)
 	}
 	return conn, nil
 }

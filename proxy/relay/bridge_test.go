@@ -29,15 +29,15 @@ func (b *broken) Read(p []byte) (int, error) {
 
 // What an upstream has said before it took nothing more is read to its end.
 func TestBridgeReadsToTheEnd(t *testing.T) {
-	onEachEngine(t, "end", func(t *testing.T, s Session) {
+	onEachEngine(t, "end", func(t *testing.T, s Session, client pair) {
 		s.Policy = newPolicy(nil)
 		calls := 0
 		r := newRig(t, s, func(t testing.TB) (own, peer net.Conn) {
-			own, peer = tcpPair(t)
-			if calls++; calls == 2 {
-				own = &broken{own, make(chan struct{})}
+			if calls++; calls == 1 {
+				return client(t)
 			}
-			return own, peer
+			own, peer = tcpPair(t)
+			return &broken{own, make(chan struct{})}, peer
 		}, nil)
 		u, c := r.attach(), r.client
 		u.say(u.text("last"), u.closing(4000, "over"))

@@ -69,7 +69,11 @@ func chaos(t *testing.T, rnd *rand.Rand) {
 		}
 	})
 	p := []pair{tcpPair, unixPair, tlsPair}[rnd.IntN(3)]
-	r := newRig(t, Session{Policy: policy, Inspector: passing}, p, nil)
+	s := Session{Policy: policy, Inspector: passing, Inline: rnd.IntN(2) == 0}
+	if loopsWork && rnd.IntN(2) == 0 {
+		s.Loops = startLoops(t, 1)
+	}
+	r := newRig(t, s, p, nil)
 	var actors sync.WaitGroup
 	conns := []net.Conn{r.client}
 	act := func(p *peer) {

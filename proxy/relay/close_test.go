@@ -423,7 +423,7 @@ func TestCloseTable(t *testing.T) {
 			if !strings.ContainsRune(tt.modes, mode) {
 				continue
 			}
-			onEachEngine(t, tt.name+"/"+string(mode), func(t *testing.T, s Session) {
+			onEachEngine(t, tt.name+"/"+string(mode), func(t *testing.T, s Session, p pair) {
 				t.Parallel()
 				policy := newPolicy(change)
 				for _, f := range tt.policy {
@@ -432,7 +432,7 @@ func TestCloseTable(t *testing.T) {
 					}
 				}
 				s.Policy, s.Inspector = policy, speaking
-				r := newRig(t, s, tcpPair, nil)
+				r := newRig(t, s, p, nil)
 				u := r.attach()
 				tt.run(t, r, r.client, u)
 				u.Close()
@@ -465,9 +465,9 @@ func waitFor(t testing.TB, f func() bool) {
 
 // A client that has to wait for its rate may reset its connection.
 func TestResetWhilePaused(t *testing.T) {
-	onEachEngine(t, "reset", func(t *testing.T, s Session) {
+	onEachEngine(t, "reset", func(t *testing.T, s Session, p pair) {
 		s.Policy = newPolicy(func(p *Policy) { p.Rate = Rate{Messages: 0.01, Burst: time.Second} })
-		r := newRig(t, s, tcpPair, nil)
+		r := newRig(t, s, p, nil)
 		u, c := r.attach(), r.client
 		c.say(c.text("a"), c.text("b"))
 		u.expect(text("a"))
@@ -482,9 +482,9 @@ func TestResetWhilePaused(t *testing.T) {
 // What a client still sends of a message that is too big is no frame of its
 // own, whatever it looks like.
 func TestRestOfBrokenStreamIsNoFrame(t *testing.T) {
-	onEachEngine(t, "rest", func(t *testing.T, s Session) {
+	onEachEngine(t, "rest", func(t *testing.T, s Session, p pair) {
 		s.Policy = newPolicy(func(p *Policy) { p.MessageSize = 100 })
-		r := newRig(t, s, tcpPair, nil)
+		r := newRig(t, s, p, nil)
 		u, c := r.attach(), r.client
 		c.say(c.text(strings.Repeat("b", 1000))[:200])
 		c.expect(closed(1009, ""))
@@ -504,11 +504,11 @@ func TestRestOfBrokenStreamIsNoFrame(t *testing.T) {
 // A close frame that came in one segment with the message that was too much
 // is found.
 func TestCloseBehindMessageOverLimit(t *testing.T) {
-	onEachEngine(t, "close", func(t *testing.T, s Session) {
+	onEachEngine(t, "close", func(t *testing.T, s Session, p pair) {
 		s.Policy = newPolicy(func(p *Policy) {
 			p.Rate = Rate{Messages: 0.01, Burst: time.Second, OnLimit: CloseSession}
 		})
-		r := newRig(t, s, tcpPair, nil)
+		r := newRig(t, s, p, nil)
 		u, c := r.attach(), r.client
 		c.say(c.text("a"), c.text("b"), c.text("c"), c.closing(1000, ""))
 		u.expect(text("a"), closed(1001, ""))

@@ -11,13 +11,13 @@ import (
 
 // A rate holds where messages are looked at beside the loop.
 func TestRateOfMessagesLookedAt(t *testing.T) {
-	onEachEngine(t, "rate", func(t *testing.T, s Session) {
+	onEachEngine(t, "rate", func(t *testing.T, s Session, p pair) {
 		s.Policy = newPolicy(func(p *Policy) {
 			p.Assemble, p.MessageSize = true, 1<<20
 			p.Rate = Rate{Messages: 20, Burst: 50 * time.Millisecond}
 		})
 		s.Inspector = inspector(func(Side, frame.Opcode, []byte) Result { return Result{} })
-		r := newRig(t, s, tcpPair, nil)
+		r := newRig(t, s, p, nil)
 		u, c := r.attach(), r.client
 		began := time.Now()
 		for range 11 {
@@ -34,7 +34,7 @@ func TestRateOfMessagesLookedAt(t *testing.T) {
 
 // A session is not over while a handler looks at one of its messages.
 func TestFinishJoinsHandlers(t *testing.T) {
-	onEachEngine(t, "finish", func(t *testing.T, s Session) {
+	onEachEngine(t, "finish", func(t *testing.T, s Session, p pair) {
 		s.Policy = newPolicy(assembling)
 		if s.Inline {
 			t.Skip("it would hold its loop up")
@@ -47,7 +47,7 @@ func TestFinishJoinsHandlers(t *testing.T) {
 			returned.Store(true)
 			return Result{}
 		})
-		r := newRig(t, s, tcpPair, nil)
+		r := newRig(t, s, p, nil)
 		u, c := r.attach(), r.client
 		c.say(c.text("look"))
 		soon(t, came, "the message is looked at")
@@ -94,7 +94,7 @@ func TestCrewSurvivesPanic(t *testing.T) {
 // What an upstream has said is passed on, though that upstream is lost while
 // a handler looks at it.
 func TestLossWhileHandlerLooks(t *testing.T) {
-	onEachEngine(t, "loss", func(t *testing.T, s Session) {
+	onEachEngine(t, "loss", func(t *testing.T, s Session, p pair) {
 		if s.Inline || s.Loops == nil {
 			t.Skip("they can't find the upstream lost meanwhile")
 		}
@@ -111,7 +111,7 @@ func TestLossWhileHandlerLooks(t *testing.T) {
 			}
 			return Result{}
 		})
-		r := newRig(t, s, tcpPair, nil)
+		r := newRig(t, s, p, nil)
 		own, far := tightPair()
 		defer far.Close()
 		r.next <- own

@@ -3,7 +3,6 @@
 package relay
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -101,13 +100,6 @@ func (e *epoll) alarm(at instant) {
 	}
 	e.file.SetReadDeadline(at.time())
 }
-
-// errDry is a socket that has nothing more to read now, errFull one that
-// takes nothing more.
-var (
-	errDry  = errors.New("nothing to read")
-	errFull = errors.New("nothing taken")
-)
 
 func receive(fd int, b []byte) (int, error) {
 	for {

@@ -22,11 +22,7 @@ type epoll struct{ file *os.File }
 
 type event struct{ Events uint32 }
 
-var (
-	errDry    = errors.New("nothing to read")
-	errFull   = errors.New("nothing taken")
-	errNoLoop = errors.ErrUnsupported
-)
+var errNoLoop = errors.ErrUnsupported
 
 func (e *event) place() (number, gen uint32)   { return 0, 0 }
 func newEpoll() (*epoll, error)                { return nil, errNoLoop }

@@ -37,11 +37,11 @@ func TestExpires(t *testing.T) {
 			u.Close()
 		}},
 	} {
-		onEachEngine(t, name, func(t *testing.T, s Session) {
+		onEachEngine(t, name, func(t *testing.T, s Session, p pair) {
 			t.Parallel()
 			s.Policy, s.Inspector = newPolicy(tt.policy), inspector(func(Side, frame.Opcode, []byte) Result { return Result{} })
 			s.Expires = time.Now().Add(after)
-			r := newRig(t, s, tcpPair, nil)
+			r := newRig(t, s, p, nil)
 			tt.run(t, r, r.client)
 			r.client.expect(closed(1008, ""))
 			r.client.Close()
@@ -56,10 +56,10 @@ func TestExpires(t *testing.T) {
 // An upstream that takes nothing, so that the client's reader stands still in
 // a write, does not keep the session beyond its token.
 func TestExpiresWhileTheUpstreamTakesNothing(t *testing.T) {
-	onEachEngine(t, "stuck", func(t *testing.T, s Session) {
+	onEachEngine(t, "stuck", func(t *testing.T, s Session, p pair) {
 		s.Policy = newPolicy(quickClose)
 		s.Expires = time.Now().Add(200 * time.Millisecond)
-		r := newRig(t, s, tcpPair, nil)
+		r := newRig(t, s, p, nil)
 		own, far := tcpPair(t)
 		defer far.Close()
 		r.next <- own // nobody reads far
@@ -92,9 +92,9 @@ func TestExpiresAtStrangeTimes(t *testing.T) {
 		"in the year 9999": {time.Unix(253402300799, 0), Draining},
 		"after all time":   {time.Unix(math.MaxInt64>>2, 0), Draining},
 	} {
-		onEachEngine(t, name, func(t *testing.T, s Session) {
+		onEachEngine(t, name, func(t *testing.T, s Session, p pair) {
 			s.Policy, s.Expires = newPolicy(nil), tt.at
-			r := newRig(t, s, tcpPair, nil)
+			r := newRig(t, s, p, nil)
 			if tt.want == Draining {
 				u := r.attach()
 				r.client.say(r.client.text("still there"))

@@ -718,8 +718,12 @@ func (l *leg) abort() {
 
 // socket returns the connection itself, or the one that it wraps: TLS's.
 func (l *leg) socket() net.Conn {
-	if t, ok := l.conn.(interface{ NetConn() net.Conn }); ok {
-		return t.NetConn()
+	conn := l.conn
+	for {
+		t, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return conn
+		}
+		conn = t.NetConn()
 	}
-	return l.conn
 }

@@ -25,7 +25,8 @@ const (
 	maxRounds = 16
 )
 
-// Loops drive the sessions whose connections are plain sockets: one Loop per
+// Loops drive the sessions whose connections are sockets, with TLS on the
+// client's or without: one Loop per
 // core, with the sessions spread over them.
 type Loops struct {
 	loops []*Loop
@@ -81,7 +82,7 @@ func (ls *Loops) Stalls() (n uint64, took time.Duration) {
 // take gives a Link and its client's connection to a loop. It returns false,
 // and has changed nothing, where the pump has to drive it.
 func (ls *Loops) take(l *Link, conn net.Conn, early []byte) bool {
-	if ls == nil || !plain(conn) || l.inflates() {
+	if socket, _ := footed(conn); ls == nil || socket == nil || l.inflates() {
 		return false
 	}
 	turn, n := ls.turn.Add(1), uint64(len(ls.loops))
@@ -122,8 +123,9 @@ type Loop struct {
 	stopped bool    // for good
 
 	// owned by Serve
-	buf []byte
-	now instant
+	buf    []byte
+	sealed []byte // memory for what TLS writes
+	now    instant
 	// began is when the current round did; running says that the next one
 	// follows it without a wait.
 	began   instant
@@ -425,7 +427,10 @@ func (p *Loop) drop(g *leg) {
 	}
 	if s.abort {
 		reset(s.fd)
+	} else {
+		g.notify()
 	}
+	s.tls = nil
 	p.doomed = append(p.doomed, s.fd)
 	s.fd = -1
 	s.backlog.reset()

@@ -3,6 +3,7 @@ package relay
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -184,16 +185,71 @@ func tightPair() (own, peer net.Conn) {
 	return conns[0], conns[1]
 }
 
-// anyPair is a pair of TCP sockets or a tight one.
+// anyPair is a pair of TCP sockets or a tight one, perhaps with TLS on it.
 func anyPair(rnd *rand.Rand) (own, peer net.Conn) {
+	own, peer = tcpPairUnchecked()
 	if rnd.IntN(2) == 0 {
-		return tightPair()
+		own.Close()
+		peer.Close()
+		own, peer = tightPair()
 	}
-	return tcpPairUnchecked()
+	if rnd.IntN(2) == 0 {
+		return own, peer
+	}
+	piece := 0
+	if rnd.IntN(2) == 0 {
+		piece = 200 + rnd.IntN(3000)
+	}
+	return shake(own, peer, piece)
+}
+
+// shake puts TLS on a pair of connections. A piece above 0 is the most that
+// the peer sends at once.
+func shake(own, peer net.Conn, piece int) (server, client *tls.Conn) {
+	if piece > 0 {
+		peer = pieces{peer, piece}
+	}
+	server = tls.Server(NewFooting(own, own), serverTLS())
+	client = tls.Client(peer, &tls.Config{InsecureSkipVerify: true})
+	shaken := background(func() {
+		if err := server.Handshake(); err != nil {
+			panic(err)
+		}
+	})
+	if err := client.Handshake(); err != nil {
+		panic(err)
+	}
+	<-shaken
+	return server, client
+}
+
+// pieces is a connection that is written in pieces.
+type pieces struct {
+	net.Conn
+	size int
+}
+
+// NetConn returns the connection itself.
+func (p pieces) NetConn() net.Conn { return p.Conn }
+
+func (p pieces) Write(b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var k int
+		k, err = p.Conn.Write(b[n:min(len(b), n+p.size)])
+		n += k
+	}
+	return n, err
 }
 
 // rst makes the closing of a connection a reset, where it can be one.
 func rst(c net.Conn) {
+	for {
+		below, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		c = below.NetConn()
+	}
 	if t, ok := c.(*net.TCPConn); ok {
 		t.SetLinger(0)
 	}

@@ -65,16 +65,7 @@ var serverTLS = sync.OnceValue(func() *tls.Config {
 func tlsPair(t testing.TB) (own, peer net.Conn) {
 	t.Helper()
 	a, b := tcpPair(t)
-	server, client := tls.Server(a, serverTLS()), tls.Client(b, &tls.Config{InsecureSkipVerify: true})
-	done := make(chan error, 1)
-	go func() { done <- server.Handshake() }()
-	if err := client.Handshake(); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { server.Close(); client.Close() })
+	server, client := shake(a, b, 0)
 	return server, client
 }
 

@@ -26,7 +26,7 @@ func TestWaitingPushesAreBounded(t *testing.T) {
 // A push that waits for the end of a message neither doubles nor loses what
 // lies behind that end, where the client takes a part of it only.
 func TestPushBehindPartOfMessage(t *testing.T) {
-	onEachEngine(t, "push", func(t *testing.T, s Session) {
+	onEachEngine(t, "push", func(t *testing.T, s Session, p pair) {
 		s.Policy = newPolicy(nil)
 		r := newRig(t, s, func(testing.TB) (own, peer net.Conn) { return tightPair() }, nil)
 		u, c := r.attach(), r.client

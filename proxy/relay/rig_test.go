@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"sync/atomic"
@@ -69,12 +70,17 @@ type rig struct {
 }
 
 // onEachEngine runs a test on the pump and on a loop, on that with an
-// Inspector that may block and with one that does not.
-func onEachEngine(t *testing.T, name string, f func(t *testing.T, s Session)) {
-	t.Run(name+"/pump", func(t *testing.T) { f(t, Session{}) })
-	for _, inline := range []bool{false, true} {
-		t.Run(fmt.Sprintf("%s/loop/inline=%v", name, inline), func(t *testing.T) {
-			f(t, Session{Loops: startLoops(t, 1), Inline: inline})
+// Inspector that may block and with one that does not, and with TLS on the
+// client's side.
+func onEachEngine(t *testing.T, name string, f func(t *testing.T, s Session, client pair)) {
+	t.Run(name+"/pump", func(t *testing.T) { f(t, Session{}, tcpPair) })
+	for kind, inline := range map[string]bool{"blocking": false, "inline": true, "tls": true} {
+		t.Run(name+"/loop/"+kind, func(t *testing.T) {
+			client := tcpPair
+			if kind == "tls" {
+				client = tlsPair
+			}
+			f(t, Session{Loops: startLoops(t, 1), Inline: inline}, client)
 		})
 	}
 }
@@ -85,11 +91,17 @@ func newRig(t testing.TB, s Session, p pair, early []byte) *rig {
 	t.Helper()
 	r := &rig{t: t, link: New(s), pair: p, next: make(chan net.Conn), joined: make(chan struct{}, 1), lost: make(chan *Loss, 100), ended: make(chan struct{})}
 	own, far := p(t)
+	if _, ok := far.(*tls.Conn); ok && s.Loops != nil {
+		r.pair = tcpPair // no bridge
+	}
 	r.client = newPeer(t, far, Client)
 	go func() {
 		defer close(r.ended)
 		r.link.Agree(0, s.Deflate)
 		r.link.Start(own, early)
+		if s.Loops != nil && r.link.Engine() != "loop" {
+			t.Errorf("the session is on the %s", r.link.Engine())
+		}
 		r.work()
 		r.end = r.link.Finish()
 	}()
@@ -342,8 +354,10 @@ func (p *peer) expectReset() {
 
 // reset ends the connection the hard way.
 func (p *peer) reset() {
-	if c, ok := p.Conn.(*net.TCPConn); ok {
-		c.SetLinger(0)
+	if c, ok := p.Conn.(*tls.Conn); ok { // nothing is said before
+		rst(c.NetConn())
+		c.NetConn().Close()
 	}
+	rst(p.Conn)
 	p.Close()
 }

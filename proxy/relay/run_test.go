@@ -10,7 +10,7 @@ import (
 // becomes of those between them, and a push stays behind those that were
 // looked at before it was made.
 func TestMessagesOfOneSegment(t *testing.T) {
-	onEachEngine(t, "segment", func(t *testing.T, s Session) {
+	onEachEngine(t, "segment", func(t *testing.T, s Session, p pair) {
 		s.Policy = newPolicy(func(p *Policy) { p.Assemble = true; p.MessageSize = 1 << 20 })
 		var r *rig
 		s.Inspector = inspector(func(from Side, _ frame.Opcode, data []byte) Result {
@@ -30,7 +30,7 @@ func TestMessagesOfOneSegment(t *testing.T) {
 			}
 			return Result{}
 		})
-		r = newRig(t, s, tcpPair, nil)
+		r = newRig(t, s, p, nil)
 		up := r.attach()
 		c := r.client
 		split := c.text("over two segments")

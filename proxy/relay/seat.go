@@ -47,7 +47,8 @@ func (p *Loop) take(l *Link, conn net.Conn, early []byte) bool {
 	if up != nil && !plain(up.conn) {
 		return false
 	}
-	fd, err := duplicate(conn)
+	socket, secure := footed(conn)
+	fd, err := duplicate(socket)
 	if err != nil {
 		return false
 	}
@@ -62,6 +63,12 @@ func (p *Loop) take(l *Link, conn net.Conn, early []byte) bool {
 	st.timer.link = l
 	client := newSocketLeg(l, fd, early, Client)
 	client.deflate = l.Deflate
+	var footing *Footing
+	var before net.Conn
+	if secure != nil {
+		footing = secure.NetConn().(*Footing)
+		before, footing.Conn = footing.Conn, client.sock.secure(secure)
+	}
 	var further *leg
 	if up != nil {
 		further = newSocketLeg(l, upFd, up.carry.bytes(), Upstream)
@@ -85,13 +92,19 @@ func (p *Loop) take(l *Link, conn net.Conn, early []byte) bool {
 		l.mu.Lock()
 		l.seat, l.client, l.upstream, l.runs, l.ahead = nil, nil, up, nil, client.messages
 		l.mu.Unlock()
+		if footing != nil {
+			footing.Conn = before
+		}
 		syscall.Close(fd)
 		if up != nil {
 			syscall.Close(upFd)
 		}
 		return false
 	}
-	conn.Close()
+	socket.Close()
+	if footing != nil {
+		footing.socket = nil
+	}
 	if up != nil {
 		up.carry.reset()
 		up.conn.Close()
@@ -171,6 +184,9 @@ func (st *seat) event(g *leg, events uint32) {
 	s := g.sock
 	if events&^eventOut != 0 {
 		s.readable = true
+		if s.tls != nil {
+			s.tls.wet = true
+		}
 		if events&eventEnd != 0 {
 			s.ended = true
 			if events&eventGone != 0 {

@@ -31,6 +31,8 @@ type socket struct {
 	// while other data waits: what it says may be what makes it take that.
 	answered bool
 
+	tls *secured // nil: none
+
 	backlog gathered     // written and not yet taken
 	off     int          // of the backlog's first byte that is not taken
 	weight  atomic.Int64 // of the backlog; any goroutine may read it
@@ -87,10 +89,25 @@ func (l *leg) offer(p []byte, m mark) (n int, err error) {
 	s := l.sock
 	// A panic leaves the stream somewhere inside a frame.
 	l.atFrame, l.atMessage = false, false
+	if s.tls != nil {
+		n, err = len(p), s.seal(p)
+	} else {
+		n, err = s.put(p)
+	}
+	if err != nil {
+		l.broken = err
+		return 0, err
+	}
+	l.atFrame = m.frame == len(p)
+	l.atMessage = m.message == len(p)
+	return n, nil
+}
+
+// put writes what the peer takes of p; the rest waits.
+func (s *socket) put(p []byte) (n int, err error) {
 	if s.backlog.n == 0 {
 		n, err = transmit(s.fd, p)
 		if err != nil && err != errFull {
-			l.broken = err
 			return 0, err
 		}
 		s.taken += uint64(n)
@@ -103,8 +120,6 @@ func (l *leg) offer(p []byte, m mark) (n int, err error) {
 		s.backlog.append(p[n:])
 		s.weight.Store(int64(s.backlog.n - s.off))
 	}
-	l.atFrame = m.frame == len(p)
-	l.atMessage = m.message == len(p)
 	return n, nil
 }
 
@@ -149,7 +164,12 @@ func (s *socket) forget() {
 
 // endStream does what closeWrite has asked for, once the backlog is out.
 func (l *leg) endStream() {
-	if s := l.sock; s.fin && !s.finned && s.backlog.n == 0 && !s.abort {
+	s := l.sock
+	if !s.fin || s.finned || s.abort {
+		return
+	}
+	l.notify()
+	if s.backlog.n == 0 {
 		s.finned = true
 		shutdown(s.fd)
 	}
@@ -175,16 +195,22 @@ func (l *leg) draw(p *Loop) ([]byte, error) {
 		return l.carry.bytes(), nil
 	}
 	at := copy(p.buf, l.carry.bytes())
-	n, err := receive(s.fd, p.buf[at:])
+	n, err := s.get(p.buf[at:])
 	if err != nil {
-		s.readable = false
 		return nil, err
-	}
-	if n < len(p.buf)-at && !s.ended {
-		s.readable = false
 	}
 	l.heard.Store(int64(p.now))
 	return p.buf[:at+n], nil
+}
+
+// get reads what is there.
+func (s *socket) get(b []byte) (int, error) {
+	if s.tls != nil {
+		return s.open(b)
+	}
+	n, err := receive(s.fd, b)
+	s.readable = err == nil && (n == len(b) || s.ended)
+	return n, err
 }
 
 // stow takes the unconsumed rest of a chunk back; resting says that it has
@@ -210,5 +236,19 @@ func (l *Link) bridge(conn net.Conn) (int, error) {
 	l.strays.Go(func() { carryOver(own, conn, l.Policy.Timeouts.Close) })
 	return fd, nil
 }
+
+// errDry is a socket that has nothing more to read now, errFull one that
+// takes nothing more.
+var (
+	errDry  error = dry{}
+	errFull       = errors.New("nothing taken")
+)
+
+// dry is a net.Error that lets crypto/tls try again.
+type dry struct{}
+
+func (dry) Error() string   { return "nothing to read" }
+func (dry) Timeout() bool   { return true }
+func (dry) Temporary() bool { return true }
 
 var errLost = errors.New("upstream is lost")
