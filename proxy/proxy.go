@@ -115,7 +115,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 
 // engineEnv is the environment variable that may say "pump", so that two
 // goroutines drive each session: to compare. Otherwise loops drive those
-// between plain sockets, where this system has them.
+// between sockets, where this system has them.
 const engineEnv = "STENT_ENGINE"
 
 // stopTimeout is how long the tree's branches have to stop: sessions end

@@ -26,8 +26,7 @@ const (
 )
 
 // Loops drive the sessions whose connections are sockets, with TLS on the
-// client's or without: one Loop per
-// core, with the sessions spread over them.
+// client's or without: one Loop per core, with the sessions spread over them.
 type Loops struct {
 	loops []*Loop
 	crew  crew
