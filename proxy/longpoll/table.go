@@ -1,0 +1,98 @@
+// Package longpoll is the client's side of Phoenix's long-poll transport: it
+// stands between requests that come and go and the connection of a WebSocket
+// session that stays. A Client is what a session is opened with in place of a
+// browser's connection; a Table knows the sessions by the tokens that their
+// clients hold.
+//
+// A session's end of the connection is a socket like any other, so whatever
+// counts, limits, closes or moves sessions need not know of this package.
+package longpoll
+
+import (
+	"crypto/rand"
+	"sync"
+	"time"
+)
+
+// DefaultWindow is how long a poll waits for a message, as in Phoenix.
+const DefaultWindow = 10 * time.Second
+
+// Table holds the long-poll sessions of a process.
+type Table struct {
+	// Window is how long a poll waits. A session whose client stays away for
+	// one and a half windows ends.
+	Window time.Duration
+
+	secret  [32]byte
+	readers sync.WaitGroup
+
+	mu sync.Mutex
+	// guarded by mu
+	sessions map[string]*Session
+	closed   bool
+}
+
+// NewTable returns an empty Table. Its tokens are worth nothing to another.
+func NewTable() *Table {
+	t := &Table{Window: DefaultWindow, sessions: make(map[string]*Session)}
+	rand.Read(t.secret[:]) // never fails
+	return t
+}
+
+// grace is how long a client may stay away.
+func (t *Table) grace() time.Duration { return t.Window * 3 / 2 }
+
+// Find returns the session that a token names, on the route that it was
+// opened on, or nil.
+func (t *Table) Find(token, route string) *Session {
+	key, ok := t.verify(token)
+	if !ok {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.sessions[key]
+	if s == nil || s.route != route {
+		return nil
+	}
+	return s
+}
+
+// Len returns the number of sessions whose clients may come back.
+func (t *Table) Len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.sessions)
+}
+
+// add makes a session known; false after Close.
+func (t *Table) add(s *Session) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.sessions[s.key] = s
+	return true
+}
+
+func (t *Table) remove(s *Session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.sessions, s.key)
+}
+
+// Close ends what is left and joins the sessions' readers.
+func (t *Table) Close() {
+	t.mu.Lock()
+	t.closed = true
+	left := make([]*Session, 0, len(t.sessions))
+	for _, s := range t.sessions {
+		left = append(left, s)
+	}
+	t.mu.Unlock()
+	for _, s := range left {
+		s.expire(true)
+	}
+	t.readers.Wait()
+}
