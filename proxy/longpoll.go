@@ -45,7 +45,7 @@ func (t *Table) poll(w http.ResponseWriter, r *http.Request) (http.ResponseWrite
 		return w, r, nil
 	}
 	r, token := longpoll.Read(r)
-	call := &pollCall{token: token, answer: &longpoll.Answer{ResponseWriter: w}}
+	call := &pollCall{token: token, opening: r.Method == http.MethodGet, answer: &longpoll.Answer{ResponseWriter: w}}
 	return call.answer, r.WithContext(context.WithValue(r.Context(), pollKey{}, call)), call
 }
 
@@ -71,6 +71,7 @@ func (e *Endpoint) servePoll(w http.ResponseWriter, r *http.Request, call *pollC
 		return
 	}
 	s := e.polls.Find(call.token, e.Pattern)
+	call.opening = s == nil && r.Method == http.MethodGet
 	switch {
 	case s != nil && r.Method == http.MethodGet:
 		news, err := s.Poll(r.Context())
@@ -102,6 +103,7 @@ func postPoll(s *longpoll.Session, w http.ResponseWriter, r *http.Request) {
 	var problem *Problem
 	err := s.Post(r.Context(), func() (iter.Seq[longpoll.Message], error) {
 		body := newPacedBody(w, r, bodyStall)
+		body.ReadCloser = r.Body
 		b, err := io.ReadAll(http.MaxBytesReader(w, body, maxPollBody))
 		if err != nil {
 			problem = pollBodyProblem(err, body.stalled())

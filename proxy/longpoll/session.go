@@ -71,7 +71,7 @@ type News struct {
 // tells of the session's end once, and of nothing afterwards (ErrGone). A
 // further Poll ends this one.
 func (s *Session) Poll(ctx context.Context) (News, error) {
-	timer := time.NewTimer(s.table.Window)
+	timer := time.NewTimer(s.table.patience())
 	defer timer.Stop()
 	s.mu.Lock()
 	if s.gone {

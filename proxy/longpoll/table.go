@@ -11,6 +11,7 @@ package longpoll
 import (
 	"crypto/rand"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,10 +20,9 @@ const DefaultWindow = 10 * time.Second
 
 // Table holds the long-poll sessions of a process.
 type Table struct {
-	// Window is how long a poll waits. A session whose client stays away for
-	// one and a half windows ends.
-	Window time.Duration
-
+	// window is how long a poll waits, in nanoseconds. A session whose client
+	// stays away for one and a half windows ends.
+	window  atomic.Int64
 	secret  [32]byte
 	readers sync.WaitGroup
 
@@ -34,13 +34,19 @@ type Table struct {
 
 // NewTable returns an empty Table. Its tokens are worth nothing to another.
 func NewTable() *Table {
-	t := &Table{Window: DefaultWindow, sessions: make(map[string]*Session)}
+	t := &Table{sessions: make(map[string]*Session)}
+	t.SetWindow(DefaultWindow)
 	rand.Read(t.secret[:]) // never fails
 	return t
 }
 
+// SetWindow changes how long a poll waits, from the next one on.
+func (t *Table) SetWindow(d time.Duration) { t.window.Store(int64(d)) }
+
+func (t *Table) patience() time.Duration { return time.Duration(t.window.Load()) }
+
 // grace is how long a client may stay away.
-func (t *Table) grace() time.Duration { return t.Window * 3 / 2 }
+func (t *Table) grace() time.Duration { return t.patience() * 3 / 2 }
 
 // Find returns the session that a token names, on the route that it was
 // opened on, or nil.
@@ -58,11 +64,31 @@ func (t *Table) Find(token, route string) *Session {
 	return s
 }
 
-// Len returns the number of sessions whose clients may come back.
-func (t *Table) Len() int {
+// Load is what a Table has in hand.
+type Load struct {
+	Sessions int // whose clients may come back
+	Waiting  int // polls
+	Queued   int // bytes of messages that wait for a poll
+}
+
+// Load returns what the Table has in hand, one session after the other.
+func (t *Table) Load() Load {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.sessions)
+	all := make([]*Session, 0, len(t.sessions))
+	for _, s := range t.sessions {
+		all = append(all, s)
+	}
+	t.mu.Unlock()
+	l := Load{Sessions: len(all)}
+	for _, s := range all {
+		s.mu.Lock()
+		if s.poll != nil {
+			l.Waiting++
+		}
+		l.Queued += s.queued
+		s.mu.Unlock()
+	}
+	return l
 }
 
 // add makes a session known; false after Close.

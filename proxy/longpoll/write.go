@@ -15,7 +15,7 @@ import (
 // send for the session to take them, until a window is over: ErrTimeout. Body
 // is called in turn, so that a session has one body in memory at a time.
 func (s *Session) Post(ctx context.Context, body func() (iter.Seq[Message], error)) error {
-	until := time.Now().Add(s.table.Window)
+	until := time.Now().Add(s.table.patience())
 	turn, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	select {
@@ -32,7 +32,7 @@ func (s *Session) Post(ctx context.Context, body func() (iter.Seq[Message], erro
 	if err != nil {
 		return err
 	}
-	s.conn.SetWriteDeadline(time.Now().Add(s.table.Window))
+	s.conn.SetWriteDeadline(time.Now().Add(s.table.patience()))
 	var b []byte
 	for m := range messages {
 		b = frame.AppendFrame(b[:0], header(m.Type), m.Data)
@@ -67,7 +67,7 @@ func (s *Session) answer() {
 			return
 		}
 		if b := s.control.Swap(nil); b != nil {
-			s.conn.SetWriteDeadline(time.Now().Add(s.table.Window))
+			s.conn.SetWriteDeadline(time.Now().Add(s.table.patience()))
 			if _, err := s.conn.Write(*b); err != nil {
 				s.conn.Close()
 			}
