@@ -61,6 +61,11 @@ func (t *Table) stepsAside(e *Endpoint, r *http.Request) bool {
 // token stands for all that the plugs asked of the request that opened it, as
 // a connection does; requests without a living session go through them.
 func (e *Endpoint) servePoll(w http.ResponseWriter, r *http.Request, call *pollCall) {
+	s := e.polls.Find(call.token, e.Pattern)
+	call.opening = s == nil && r.Method == http.MethodGet
+	if !call.opening {
+		plug.From(r).ApplyResponse(w.Header())
+	}
 	switch r.Method {
 	case http.MethodOptions:
 		longpoll.Preflight(w, r)
@@ -70,8 +75,6 @@ func (e *Endpoint) servePoll(w http.ResponseWriter, r *http.Request, call *pollC
 		methodNotAllowed([]string{http.MethodGet, http.MethodOptions, http.MethodPost}).ServeHTTP(w, r)
 		return
 	}
-	s := e.polls.Find(call.token, e.Pattern)
-	call.opening = s == nil && r.Method == http.MethodGet
 	switch {
 	case s != nil && r.Method == http.MethodGet:
 		news, err := s.Poll(r.Context())

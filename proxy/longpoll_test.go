@@ -231,6 +231,9 @@ func TestLongPollWindow(t *testing.T) {
 	if got.Token != p.token {
 		t.Errorf("token %q, want %q", got.Token, p.token)
 	}
+	if got.Header.Get("X-Request-Id") == "" {
+		t.Error("no request id")
+	}
 	s.proxy.polls.SetWindow(time.Minute)
 	s.upstream.send(text("late"))
 	p.want(p.get(), 200, "late")
@@ -528,6 +531,24 @@ func TestLongPollOff(t *testing.T) {
 	c.say(request("GET /socket/longpoll?token=null HTTP/1.1"))
 	if resp := c.status(); resp.StatusCode != http.StatusUpgradeRequired {
 		t.Errorf("status %s", resp.Status)
+	}
+}
+
+// A message above the limit ends the session, as any other's.
+func TestLongPollMessageSize(t *testing.T) {
+	for _, m := range []mode{inRelay, inMessage} {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			s := m.stage(t, lines(pollRoute, "limits: {message_size: 10B}"), "", testHandlers)
+			p := s.openPoll()
+			p.want(p.do("POST", "application/x-ndjson", "[12345678]\n[123456789]"), 200)
+			s.upstream.expect("text [12345678]", "close 1001")
+			p.want(p.get(), 500)
+			s.over()
+			if got := s.closed()["code"]; got != int64(1009) {
+				t.Errorf("closed with %v", got)
+			}
+		})
 	}
 }
 

@@ -57,7 +57,11 @@ func (c *Client) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // dial makes the connection and starts its reader.
 func (c *Client) dial() (net.Conn, error) {
-	ours, theirs, err := pair()
+	connect := c.table.pair
+	if connect == nil {
+		connect = pair
+	}
+	ours, theirs, err := connect()
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ package longpoll
 
 import (
 	"crypto/rand"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,7 @@ type Table struct {
 	window  atomic.Int64
 	secret  [32]byte
 	readers sync.WaitGroup
+	pair    func() (session, client net.Conn, err error) // a test's; nil is the real one
 
 	mu sync.Mutex
 	// guarded by mu
