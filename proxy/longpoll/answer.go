@@ -61,9 +61,6 @@ func Gone(w http.ResponseWriter) { status(w, statusGone) }
 // Timeout answers a POST that the session did not take in time.
 func Timeout(w http.ResponseWriter) { status(w, statusTimeout) }
 
-// Forbidden answers a client whose session was refused.
-func Forbidden(w http.ResponseWriter) { status(w, statusForbidden) }
-
 func status(w http.ResponseWriter, code int) {
 	write(w, http.StatusOK, struct {
 		Status int `json:"status"`

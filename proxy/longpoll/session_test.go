@@ -393,8 +393,8 @@ func TestAnswer(t *testing.T) {
 		{"taken", Took, 200, `{"status":200}`, 0, ""},
 		{"gone", Gone, 200, `{"status":410}`, 0, ""},
 		{"timeout", Timeout, 200, `{"status":408}`, 0, ""},
-		{"unauthorized", func(w http.ResponseWriter) { http.Error(w, "x", 401) }, 200, `{"status":403,"title":"Unauthorized"}`, 401, ""},
-		{"busy", func(w http.ResponseWriter) { http.Error(w, "x", 429) }, 429, `{"status":500,"title":"Too Many Requests"}`, 429, ""},
+		{"unauthorized", func(w http.ResponseWriter) { http.Error(w, "x", http.StatusUnauthorized) }, 200, `{"status":403,"title":"Unauthorized"}`, 401, ""},
+		{"busy", func(w http.ResponseWriter) { http.Error(w, "x", http.StatusTooManyRequests) }, 429, `{"status":500,"title":"Too Many Requests"}`, 429, ""},
 		{"redirect", func(w http.ResponseWriter) { w.Header().Set("Location", "/x"); w.WriteHeader(307) }, 307, "", 0, "/x"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
