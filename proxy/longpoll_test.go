@@ -225,7 +225,7 @@ func TestLongPollWindow(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, pollRoute, "", nil)
 	p := s.openPoll()
-	s.proxy.polls.SetWindow(50 * time.Millisecond)
+	s.proxy.polls.SetWindow(50*time.Millisecond, time.Minute)
 	got := p.get()
 	p.want(got, 204)
 	if got.Token != p.token {
@@ -234,20 +234,45 @@ func TestLongPollWindow(t *testing.T) {
 	if got.Header.Get("X-Request-Id") == "" {
 		t.Error("no request id")
 	}
-	s.proxy.polls.SetWindow(time.Minute)
+	s.proxy.polls.SetWindow(time.Minute, time.Minute)
 	s.upstream.send(text("late"))
 	p.want(p.get(), 200, "late")
+}
+
+// A backend hears of a client that only listens, which sends no heartbeats.
+func TestLongPollPings(t *testing.T) {
+	for _, m := range []mode{inRelay, inMessage} {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			s := m.stage(t, pollRoute, "", testHandlers)
+			p := s.openPoll()
+			s.proxy.polls.SetWindow(100*time.Millisecond, time.Minute)
+			heard := make(chan string, 1)
+			go func() { heard <- s.upstream.next() }()
+			for {
+				select {
+				case got := <-heard:
+					if got != "ping" {
+						t.Errorf("got %s", got)
+					}
+					return
+				default:
+					p.want(p.get(), 204)
+				}
+			}
+		})
+	}
 }
 
 // A client that stays away is one that has vanished.
 func TestLongPollClientGone(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, pollRoute, "", nil)
-	s.proxy.polls.SetWindow(50 * time.Millisecond)
+	s.proxy.polls.SetWindow(time.Minute, 50*time.Millisecond)
 	p := s.openPoll()
 	s.upstream.expect("close 1001", "fin")
 	s.over()
-	s.proxy.polls.SetWindow(time.Minute)
+	s.proxy.polls.SetWindow(time.Minute, time.Minute)
 	p.want(p.do("POST", "", "x"), 410)
 	old := p.token
 	s.openPollAs(p) // with the stale token: a new session
@@ -595,7 +620,7 @@ func TestLongPollTimeout(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, pollRoute, "", nil)
 	p := s.openPoll()
-	s.proxy.polls.SetWindow(100 * time.Millisecond)
+	s.proxy.polls.SetWindow(100*time.Millisecond, time.Minute)
 	body := strings.Repeat("x", 4<<20)
 	var got polled
 	for range 100 {

@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/stentproxy/stent/proxy/longpoll"
 	"github.com/stentproxy/stent/proxy/plug"
 	"github.com/stentproxy/stent/proxy/relay"
 	"github.com/stentproxy/stent/proxy/upstream"
@@ -110,7 +111,8 @@ func (p *Proxy) newSession(rt *route, w http.ResponseWriter, r *http.Request, in
 	for _, h := range rt.handlers {
 		s.handlers = append(s.handlers, h.make())
 	}
-	state := relay.Session{Policy: rt.policy, Alone: rt.alone, Inspector: (*inspector)(s), Sizes: rt.count.sizes(), Loops: p.loops, Inline: s.inline(), Shared: p.shares.join(info), Expires: info.Expires}
+	_, polled := w.(*longpoll.Client) // its pings stand for heartbeats
+	state := relay.Session{PassPings: polled, Policy: rt.policy, Alone: rt.alone, Inspector: (*inspector)(s), Sizes: rt.count.sizes(), Loops: p.loops, Inline: s.inline(), Shared: p.shares.join(info), Expires: info.Expires}
 	if s.protocol = newProtocol(s, r.URL.RawQuery); s.protocol != nil && rt.continuity != nil {
 		state.Replayer = s.protocol
 	}

@@ -74,6 +74,7 @@ func (c *Client) dial() (net.Conn, error) {
 		theirs.Close()
 		return nil, fmt.Errorf("make a long-poll session: %w", net.ErrClosed)
 	}
+	s.wrote()
 	c.session = s
 	t.readers.Go(s.read)
 	return ours, nil

@@ -38,6 +38,7 @@ type Session struct {
 
 	writing chan struct{} // full while somebody writes
 	control atomic.Pointer[[]byte]
+	written atomic.Int64 // Unix nanoseconds of the last frame
 
 	mu sync.Mutex
 	// guarded by mu
@@ -71,6 +72,7 @@ type News struct {
 // tells of the session's end once, and of nothing afterwards (ErrGone). A
 // further Poll ends this one.
 func (s *Session) Poll(ctx context.Context) (News, error) {
+	s.ping()
 	timer := time.NewTimer(s.table.patience())
 	defer timer.Stop()
 	s.mu.Lock()

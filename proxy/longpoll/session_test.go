@@ -110,6 +110,11 @@ func (r *rig) want(got News, code int, messages ...string) {
 func TestPollWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 0)
+		ended := make(chan error)
+		go func() { // it takes the pings
+			_, err := io.Copy(io.Discard, r.conn)
+			ended <- err
+		}()
 		for range 5 { // a client that polls is never away
 			start := time.Now()
 			r.want(r.poll(), 0)
@@ -128,9 +133,46 @@ func TestPollWindow(t *testing.T) {
 		if _, err := r.s.Poll(t.Context()); !errors.Is(err, ErrGone) {
 			t.Errorf("poll of a session that is gone: %v", err)
 		}
-		if _, err := r.conn.Read(make([]byte, 1)); err != io.EOF {
+		if err := <-ended; err != nil {
 			t.Errorf("its connection: %v", err)
 		}
+	})
+}
+
+// A client that only listens is heard of.
+func TestPollPings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 0)
+		start := time.Now()
+		heard := make(chan string, 10)
+		go func() {
+			for range 2 {
+				heard <- fmt.Sprint(r.hear(), time.Since(start))
+			}
+		}()
+		for range 7 {
+			r.want(r.poll(), 0)
+		}
+		for _, want := range []string{"ping 30s", "ping 1m0s"} {
+			if got := <-heard; got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		}
+		r.say(frame.Pong, true, "")
+		r.say(frame.Text, true, "a")
+		r.want(r.poll(), 0, "a")
+	})
+}
+
+// One that can't be written is no harm.
+func TestPingIsNotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 0)
+		for range 5 {
+			r.want(r.poll(), 0)
+		}
+		r.say(frame.Text, true, "a")
+		r.want(r.poll(), 0, "a")
 	})
 }
 

@@ -21,9 +21,10 @@ const DefaultWindow = 10 * time.Second
 
 // Table holds the long-poll sessions of a process.
 type Table struct {
-	// window is how long a poll waits, in nanoseconds. A session whose client
-	// stays away for one and a half windows ends.
-	window  atomic.Int64
+	// window is how long a poll waits, and away how long a client may stay away
+	// before its session ends, in nanoseconds.
+	window, away atomic.Int64
+
 	secret  [32]byte
 	readers sync.WaitGroup
 	pair    func() (session, client net.Conn, err error) // a test's; nil is the real one
@@ -37,18 +38,22 @@ type Table struct {
 // NewTable returns an empty Table. Its tokens are worth nothing to another.
 func NewTable() *Table {
 	t := &Table{sessions: make(map[string]*Session)}
-	t.SetWindow(DefaultWindow)
+	t.SetWindow(DefaultWindow, DefaultWindow*3/2)
 	rand.Read(t.secret[:]) // never fails
 	return t
 }
 
-// SetWindow changes how long a poll waits, from the next one on.
-func (t *Table) SetWindow(d time.Duration) { t.window.Store(int64(d)) }
+// SetWindow changes how long a poll waits, and how long a client may stay
+// away, from the next poll on.
+func (t *Table) SetWindow(window, away time.Duration) {
+	t.window.Store(int64(window))
+	t.away.Store(int64(away))
+}
 
 func (t *Table) patience() time.Duration { return time.Duration(t.window.Load()) }
 
 // grace is how long a client may stay away.
-func (t *Table) grace() time.Duration { return t.patience() * 3 / 2 }
+func (t *Table) grace() time.Duration { return time.Duration(t.away.Load()) }
 
 // Find returns the session that a token names, on the route that it was
 // opened on, or nil.

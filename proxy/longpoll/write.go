@@ -28,6 +28,9 @@ func (s *Session) Post(ctx context.Context, body func() (iter.Seq[Message], erro
 	}
 	defer s.answer()
 	defer func() { <-s.writing }()
+	if !time.Now().Before(until) {
+		return ErrTimeout
+	}
 	messages, err := body()
 	if err != nil {
 		return err
@@ -39,6 +42,7 @@ func (s *Session) Post(ctx context.Context, body func() (iter.Seq[Message], erro
 		if n, err := s.conn.Write(b); err != nil {
 			return s.failed(n, err)
 		}
+		s.wrote()
 	}
 	return nil
 }
@@ -67,12 +71,36 @@ func (s *Session) answer() {
 			return
 		}
 		if b := s.control.Swap(nil); b != nil {
-			s.conn.SetWriteDeadline(time.Now().Add(s.table.patience()))
-			if _, err := s.conn.Write(*b); err != nil {
+			s.conn.SetWriteDeadline(time.Now().Add(controlTimeout))
+			n, err := s.conn.Write(*b)
+			switch {
+			case err == nil:
+				s.wrote()
+			case n == 0 && errors.Is(err, os.ErrDeadlineExceeded):
+				// The session reads nothing for now, and knows that.
+			default:
 				s.conn.Close()
 			}
 		}
 		<-s.writing
+	}
+}
+
+// controlTimeout bounds the writing of a control frame.
+const controlTimeout = time.Second
+
+func (s *Session) wrote() { s.written.Store(time.Now().UnixNano()) }
+
+// ping sends a ping where the session has heard nothing from this client for
+// two and a half windows. Phoenix's long-poll clients send no heartbeats, and
+// its WebSockets close where nothing comes for a minute; to other backends a
+// ping is nothing special.
+func (s *Session) ping() {
+	if time.Since(time.Unix(0, s.written.Load())) < s.table.patience()*5/2 {
+		return
+	}
+	if s.control.CompareAndSwap(nil, control(frame.Ping, nil)) {
+		s.answer()
 	}
 }
 
