@@ -114,12 +114,15 @@ func decodePush(b []byte) (p binaryPush, err error) {
 // that has WebSockets only, while its session is kicked and its backend lost.
 func TestPhoenixLongPoll(t *testing.T) {
 	gate(t)
-	for _, version := range []string{"1.7", "1.8"} {
-		t.Run(version, func(t *testing.T) {
+	for _, tt := range []struct{ version, keys string }{
+		{"1.7", ""}, {"1.8", ""}, {"1.7", "    protocol: phoenix\n"}, {"1.8", "    protocol: phoenix\n"},
+	} {
+		version := tt.version
+		t.Run(strings.TrimSpace(version+tt.keys), func(t *testing.T) {
 			backend := &channels{}
 			server := httptest.NewServer(backend)
 			defer server.Close()
-			s := startStent(t, route(strings.TrimPrefix(server.URL, "http://"), "    longpoll: true\n"))
+			s := startStent(t, route(strings.TrimPrefix(server.URL, "http://"), tt.keys+"    longpoll: true\n"))
 			cmd := node(t, "phoenix-longpoll.mjs", version, "ws://"+s.address+"/socket", "of the header")
 			lines := make(chan string, 100)
 			start(t, cmd, func(line []byte) { lines <- string(line) })
