@@ -25,6 +25,9 @@ func (c *checker) route(r Route) {
 			c.fail(at("compression"), "passthrough leaves messages compressed, but %s must read them; want off or terminate", reader)
 		}
 	}
+	if r.Longpoll {
+		c.longpoll(r)
+	}
 	if r.Keepalive.Interval > 0 {
 		c.positive(float64(r.Keepalive.Timeout), at("keepalive.timeout"))
 	}
@@ -103,6 +106,22 @@ func (c *checker) methods(r Route, path string) {
 	}
 	if len(r.Methods) > 0 && !r.HTTP && !slices.Contains(r.Methods, "GET") {
 		c.fail(path, "a WebSocket handshake is a GET: without it, and without http: true, nothing gets through")
+	}
+}
+
+// longpoll checks a route that serves Phoenix's long poll: nothing would ever
+// reach that on some.
+func (c *checker) longpoll(r Route) {
+	if r.Path != "" && !strings.HasSuffix(r.Path, "/*") && !strings.HasSuffix(r.Path, "/longpoll") {
+		c.fail(join(r.KeyPath, "longpoll"), "long poll has a path of its own, ending in /longpoll: want a path such as /socket/*")
+	}
+	if r.Protocol == ProtocolGraphQL {
+		c.fail(join(r.KeyPath, "longpoll"), "long poll is Phoenix's: want protocol phoenix or raw")
+	}
+	for _, method := range []string{"GET", "POST"} {
+		if len(r.Methods) > 0 && !slices.Contains(r.Methods, method) {
+			c.fail(join(r.KeyPath, "methods"), "long poll needs %s", method)
+		}
 	}
 }
 

@@ -296,7 +296,7 @@ func TestWithin(t *testing.T) {
 func TestValidateWithoutSource(t *testing.T) {
 	c := DefaultConfig()
 	route := DefaultRoute()
-	route.Path, route.Upstream, route.Longpoll, route.Log = "live", "caht", true, "loud"
+	route.Path, route.Upstream, route.FlightRecorder, route.Log = "live", "caht", 10, "loud"
 	c.Routes = []Route{route}
 	c.Endpoint = []Plug{{Name: "limit", Config: LimitPlug{}}, {Name: "origni"}}
 	c.Upstreams = map[string]Upstream{"chat": {Targets: []Target{{URL: "ws://a", Weight: 1, Name: "a"}}, Dial: DefaultDial()}}
@@ -307,7 +307,7 @@ func TestValidateWithoutSource(t *testing.T) {
 	for _, want := range []string{
 		`endpoint[0]: the options of plug limit must be a *config.LimitPlug`,
 		`endpoint[1]: unknown plug "origni"`,
-		`routes[0].longpoll: not supported yet`,
+		`routes[0].flight_recorder: not supported yet`,
 		`routes[0].log: "loud" is not one of debug, info, warn, error or off`,
 		`routes[0].path: a path begins with a slash`,
 		`routes[0].upstream: unknown upstream "caht"; did you mean "chat"?`,

@@ -41,8 +41,9 @@ type Route struct {
 	// Topics say who may join which Phoenix topics; the first that matches
 	// decides. Without any, all may; what none matches, nobody may.
 	Topics []Topic `yaml:"topics"`
-	// Longpoll bridges Phoenix long-poll clients to the WebSocket upstream.
-	Longpoll bool `yaml:"longpoll" later:"true"`
+	// Longpoll bridges Phoenix long-poll clients to the WebSocket upstream:
+	// what is asked for below path at /longpoll goes up as /websocket.
+	Longpoll bool `yaml:"longpoll"`
 	// FlightRecorder is how many frames are kept per session.
 	FlightRecorder int `yaml:"flight_recorder" later:"true"`
 	// Handlers see messages in this order.

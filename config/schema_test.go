@@ -129,7 +129,6 @@ func TestUnsupported(t *testing.T) {
 		"routes[].handlers[].validate",
 		"routes[].handlers[].wasm",
 		"routes[].handlers[].webhook",
-		"routes[].longpoll",
 		"tracing",
 	}
 	if !slices.Equal(got, want) {

@@ -15,7 +15,8 @@ type Door struct {
 	Table func() *Table
 	Log   *zap.Logger
 	// Refused is told of WebSocket handshakes that were answered with another
-	// status than 101, by whomever; route is empty before routing. It may be
+	// status than 101, and of long-poll clients that got no session, by
+	// whomever; route is empty before routing. It may be
 	// nil.
 	Refused func(route string, status int)
 	// Limited is told of requests that a limit has refused. It may be nil.
@@ -55,6 +56,9 @@ func (d *Door) leave(answer *plug.Answer, r *http.Request, info *plug.Info) {
 	reason := recover()
 	if !info.Taken() {
 		info.End()
+	}
+	if info.Refused != 0 && d.Refused != nil {
+		d.Refused(info.Route, info.Refused)
 	}
 	if info.Limit != "" && d.Limited != nil {
 		d.Limited(info.Route, info.Limit)

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/longpoll"
 	"github.com/stentproxy/stent/proxy/plug"
 )
 
@@ -26,6 +27,7 @@ type Endpoint struct {
 	// route sets it.
 	Serve http.Handler
 
+	polls   *longpoll.Table // set by whoever sets Serve
 	plugs   plug.Pipeline
 	handler http.Handler // plugs around Serve
 	host    hostPattern
@@ -57,6 +59,10 @@ func newEndpoint(f config.FlatRoute, plugs plug.Pipeline) (*Endpoint, error) {
 // ServeHTTP runs the plugs of the endpoint's pipelines, then Serve.
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	plug.From(r).Route = e.Pattern
+	if call := pollOf(r); call != nil && e.Route.Longpoll {
+		e.servePoll(w, r, call)
+		return
+	}
 	e.handler.ServeHTTP(w, r)
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/stentproxy/stent/proxy/longpoll"
 	"github.com/stentproxy/stent/proxy/plug"
 	"github.com/stentproxy/stent/proxy/relay"
 	"github.com/stentproxy/stent/proxy/upstream"
@@ -32,17 +33,17 @@ type clientEnd struct {
 
 // open makes a session of a WebSocket handshake that has passed the plugs.
 // It returns when the client is answered; the session then lives in the
-// supervision tree.
-func (p *Proxy) open(rt *route, w http.ResponseWriter, r *http.Request) {
+// supervision tree, and is returned where w had its 101.
+func (p *Proxy) open(rt *route, w http.ResponseWriter, r *http.Request) *Session {
 	info := plug.From(r)
 	if problem := p.admission.enter(info); problem != nil {
 		problem.ServeHTTP(w, r)
-		return
+		return nil
 	}
 	s := p.newSession(rt, w, r, info)
 	if err := s.openHandlers(); err != nil {
 		p.refuseWith(w, r, err)
-		return
+		return nil
 	}
 	info.Take()
 	o := s.opening // the worker forgets it
@@ -54,13 +55,13 @@ func (p *Proxy) open(rt *route, w http.ResponseWriter, r *http.Request) {
 		s.revoke()
 		s.over(*s.link.Ended())
 		plug.Revoked().ServeHTTP(w, r)
-		return
+		return nil
 	}
 	if err := p.tree.AddSession((*worker)(s)); err != nil {
 		s.end(End{Cause: relay.Draining, Err: err})
 		s.over(*s.link.Ended())
 		unavailable("the proxy is ending").ServeHTTP(w, r)
-		return
+		return nil
 	}
 	defer context.AfterFunc(r.Context(), func() {
 		s.end(End{Cause: relay.ClientGone, Err: context.Cause(r.Context())})
@@ -73,7 +74,9 @@ func (p *Proxy) open(rt *route, w http.ResponseWriter, r *http.Request) {
 			o.err = plug.Revoked()
 		}
 		p.refuseWith(w, r, o.err)
+		return nil
 	}
+	return s
 }
 
 // crashIntensity bounds the restarts of a worker that panics, where no
@@ -108,7 +111,8 @@ func (p *Proxy) newSession(rt *route, w http.ResponseWriter, r *http.Request, in
 	for _, h := range rt.handlers {
 		s.handlers = append(s.handlers, h.make())
 	}
-	state := relay.Session{Policy: rt.policy, Alone: rt.alone, Inspector: (*inspector)(s), Sizes: rt.count.sizes(), Loops: p.loops, Inline: s.inline(), Shared: p.shares.join(info), Expires: info.Expires}
+	_, polled := w.(*longpoll.Client) // its pings stand for heartbeats
+	state := relay.Session{PassPings: polled, Policy: rt.policy, Alone: rt.alone, Inspector: (*inspector)(s), Sizes: rt.count.sizes(), Loops: p.loops, Inline: s.inline(), Shared: p.shares.join(info), Expires: info.Expires}
 	if s.protocol = newProtocol(s, r.URL.RawQuery); s.protocol != nil && rt.continuity != nil {
 		state.Replayer = s.protocol
 	}

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/longpoll"
 	"github.com/stentproxy/stent/proxy/plug"
 	"github.com/stentproxy/stent/proxy/relay"
 	"github.com/stentproxy/stent/proxy/token"
@@ -45,6 +46,7 @@ type Proxy struct {
 	admission *admission
 	shares    *allowances
 	metrics   *metrics
+	polls     *longpoll.Table
 	loops     *relay.Loops // nil where the pump drives everything
 	plugs     plug.Env
 	abort     chan struct{}
@@ -86,6 +88,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	p := &Proxy{
 		log: o.Log, options: o,
 		registry: newRegistry(), admission: newAdmission(), shares: newAllowances(), metrics: newMetrics(),
+		polls: longpoll.NewTable(),
 		pools: upstream.NewPools(upstream.Options{Log: o.Log}),
 		plugs: plug.Env{Log: o.Log, Counts: new(plug.Counts), Rates: new(plug.Rates),
 			Sets: token.NewSets(o.Log), Revocations: new(token.Revocations)},
@@ -127,7 +130,7 @@ func (p *Proxy) install(s *Snapshot) {
 	generation := p.metrics.snapshots.Add(1)
 	for i, e := range s.table.Endpoints {
 		s.routes[i].generation = generation
-		e.Serve = p.endpoint(s.routes[i])
+		e.Serve, e.polls = p.endpoint(s.routes[i]), p.polls
 	}
 	p.pools.Apply(s.pools)
 	p.plugs.Sets.Apply(s.table.keys)
@@ -139,6 +142,10 @@ func (p *Proxy) install(s *Snapshot) {
 func (p *Proxy) endpoint(rt *route) http.Handler {
 	plain := newForward(rt.endpoint, p.pickTarget(rt), p.log)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if pollOf(r) != nil {
+			p.openPolled(rt, w, r)
+			return
+		}
 		ws, problem := checkUpgrade(r)
 		switch {
 		case problem != nil:
@@ -307,6 +314,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- p.tree.Serve(treeCtx) }()
+	defer p.polls.Close()
 	p.phase.CompareAndSwap(starting, ready)
 	select {
 	case <-ctx.Done():

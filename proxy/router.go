@@ -23,6 +23,8 @@ type Table struct {
 	handler   http.Handler // front around the routing
 	// sets holds the header fields that a plug of any pipeline sets upward.
 	sets map[string]bool
+	// polls says that some route has long poll.
+	polls bool
 	// keys are the key sets that the plugs need.
 	keys []*token.Set
 }
@@ -61,6 +63,7 @@ func NewTable(cfg *config.Config, env plug.Env) (*Table, error) {
 		e, err := newEndpoint(route, plugs)
 		errs = append(errs, err)
 		t.Endpoints = append(t.Endpoints, e)
+		t.polls = t.polls || route.Longpoll
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -71,7 +74,19 @@ func NewTable(cfg *config.Config, env plug.Env) (*Table, error) {
 
 // ServeHTTP runs the plugs of the configuration's endpoint, which come before
 // routing, and then the endpoint that the request belongs to.
-func (t *Table) ServeHTTP(w http.ResponseWriter, r *http.Request) { t.handler.ServeHTTP(w, r) }
+func (t *Table) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if t.polls {
+		var call *pollCall
+		if w, r, call = t.poll(w, r); call != nil {
+			defer func() {
+				if call.opening {
+					plug.From(r).Refused = call.answer.Refused
+				}
+			}()
+		}
+	}
+	t.handler.ServeHTTP(w, r)
+}
 
 func (t *Table) route(w http.ResponseWriter, r *http.Request) {
 	if closesAfter(r) {
@@ -82,7 +97,12 @@ func (t *Table) route(w http.ResponseWriter, r *http.Request) {
 		problem.ServeHTTP(w, r)
 		return
 	}
-	e, problem := t.Match(r)
+	asked := r
+	if pollOf(r) != nil && r.Method == http.MethodOptions {
+		asked = new(*r)
+		asked.Method = http.MethodGet
+	}
+	e, problem := t.Match(asked)
 	if problem != nil {
 		problem.ServeHTTP(w, r)
 		return

@@ -40,6 +40,9 @@ type Info struct {
 	ID string
 	// Limit names the limit that has refused the request, for the metrics.
 	Limit string
+	// Refused is the status with which a long-poll client was refused a
+	// session; what it was told has to look different.
+	Refused int
 	// Claims are what an auth plug learned of the client.
 	Claims map[string]any
 	// Allowances are the rates that the client's messages count under.

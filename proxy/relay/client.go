@@ -198,7 +198,7 @@ func (l *Link) clientControl(raw []byte) error {
 	switch c.op {
 	case frame.Ping:
 		l.Counters[Client].Pings.Add(1)
-		if l.Policy.Assemble || !l.forwardPing(l.current(), raw, c.payload()) {
+		if l.Policy.Assemble && !l.PassPings || !l.forwardPing(l.current(), raw, c.payload()) {
 			l.client.inject(frame.Pong, c.payload())
 		}
 	case frame.Pong:

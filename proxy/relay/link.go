@@ -74,6 +74,9 @@ type Session struct {
 	Alone bool
 	// Inline says that the Inspector never blocks, so that a loop may call it.
 	Inline bool
+	// PassPings says that the client's pings go on to the upstream in message
+	// mode, too. Its pongs then end here.
+	PassPings bool
 	// Loops drive the session where its connections allow it; nil leaves it
 	// to the pump.
 	Loops *Loops
