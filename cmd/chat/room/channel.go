@@ -42,6 +42,25 @@ type refusal string
 
 func (r refusal) Error() string { return string(r) }
 
+// IsRefusal says whether an error may be told to the client.
+func IsRefusal(err error) bool {
+	var r refusal
+	return errors.As(err, &r)
+}
+
+// Check says what is wrong with what somebody wants to say.
+func (m Message) Check() error {
+	switch {
+	case strings.TrimSpace(m.Body) == "":
+		return refusal("body is empty")
+	case len(m.Body) > maxBody || !utf8.ValidString(m.Body):
+		return refusal("body is too long")
+	case len(m.ID) > maxMessageID:
+		return refusal("id is too long")
+	}
+	return nil
+}
+
 // response is the payload of a phx_reply.
 type response struct {
 	Status   string `json:"status"`
@@ -124,16 +143,8 @@ func (c *channel) handle(ctx context.Context, f Frame) (any, error) {
 		return nil, refusal(`want {"body": "…"}`)
 	}
 	m := Message{ID: what.ID, Topic: c.topic, From: c.socket.user.ID, Name: c.socket.user.Name, Body: what.Body}
-	switch {
-	case strings.TrimSpace(m.Body) == "":
-		return nil, refusal("body is empty")
-	case len(m.Body) > maxBody || !utf8.ValidString(m.Body):
-		return nil, refusal("body is too long")
-	case len(m.ID) > maxMessageID:
-		return nil, refusal("id is too long")
-	}
-	if m.ID == "" {
-		m.ID = rand.Text() // nobody can repeat it, then
+	if err := m.Check(); err != nil {
+		return nil, err
 	}
 	if c.topic == Private {
 		to, err := userID(what.To)
@@ -166,6 +177,10 @@ func userID(raw json.RawMessage) (string, error) {
 // is not told again, since everybody has it or will find it in the history.
 // A message with To is private: its topic is found by the two users.
 func (s *Server) Say(ctx context.Context, m Message) (Message, error) {
+	s.start()
+	if m.ID == "" {
+		m.ID = rand.Text() // nobody can repeat it, then
+	}
 	if m.To != "" {
 		topic, err := s.store().Direct(ctx, m.From, m.To)
 		if errors.Is(err, ErrNoUser) {
