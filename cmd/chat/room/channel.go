@@ -114,7 +114,7 @@ func (c *channel) afterJoin(ctx context.Context, present map[string]metas) error
 	if messages == nil {
 		messages = []Message{}
 	}
-	return c.push("history", map[string]any{"messages": messages})
+	return c.push("history", map[string]any{"messages": messages, "server": c.socket.server.name})
 }
 
 // push sends an event to this channel alone.

@@ -1,6 +1,7 @@
 package room
 
 import (
+	"crypto/rand"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,7 @@ type Server struct {
 	once      sync.Once
 	memory    Memory
 	hub       *hub
+	name      string // of this life, so that clients can tell a new one
 	overflows atomic.Uint64
 	running   sync.WaitGroup
 }
@@ -55,7 +57,7 @@ func (s *Server) limit() int {
 	return s.Limit
 }
 
-func (s *Server) start() { s.once.Do(func() { s.hub = newHub() }) }
+func (s *Server) start() { s.once.Do(func() { s.hub, s.name = newHub(), rand.Text() }) }
 
 // ServeHTTP serves one client until either side ends. The request's context
 // ends it with 1012.
