@@ -12,6 +12,27 @@ RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false \
       -ldflags "-s -w -X main.version=${VERSION} -X main.commit=${COMMIT}" \
       -o /out/stent ./cmd/stent
 
+# The chat that ships, for deploy/compose.chat.yaml; left out unless its target
+# is asked for.
+FROM build AS build-chat
+RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w" -o /out/chat ./cmd/chat && mkdir /out/data
+
+FROM scratch AS chat
+LABEL org.opencontainers.image.title="stent-chat" \
+      org.opencontainers.image.description="A chat backend to run behind stent" \
+      org.opencontainers.image.source="https://github.com/stentproxy/stent" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build-chat /out/chat /chat
+# A volume that is mounted here belongs to the user below.
+COPY --from=build-chat --chown=65532:65532 /out/data /data
+USER 65532:65532
+VOLUME /data
+EXPOSE 9000
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/chat"]
+CMD ["backend", "--listen", ":9000", "--db", "/data/chat.db"]
+
 FROM scratch
 ARG VERSION=dev
 ARG COMMIT=

@@ -91,7 +91,7 @@ func (c runCmd) serve(ctx context.Context, ready func(base string)) (err error) 
 		secret = rand.Text() + rand.Text()
 	}
 	cfg, err := configure(map[string]string{
-		"CHAT_LISTEN": c.Listen, "CHAT_ADMIN": c.Admin, "CHAT_LOG": level.String(),
+		"CHAT_LISTEN": c.Listen, "CHAT_ADMIN": c.Admin, "CHAT_LOG": level.String(), "CHAT_DRAIN": "1s",
 		"CHAT_BACKEND": "http://" + backend, "CHAT_CONTROL": "http://" + controls.Addr().String(),
 		"CHAT_SECRET": secret, "CHAT_SESSION_SECRET": rand.Text() + rand.Text(),
 	})

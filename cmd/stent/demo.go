@@ -116,6 +116,6 @@ func (c demoBackendCmd) Run(s streams) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	fmt.Fprintf(s.out, "demo backend at ws://%s: /room is a chat, /echo an echo\n", backend.Address())
+	fmt.Fprintf(s.out, "demo backend at ws://%s: /room is a chat, /socket/websocket the same for Phoenix clients, /echo an echo\n", backend.Address())
 	return backend.Serve(ctx)
 }

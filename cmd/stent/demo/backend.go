@@ -10,6 +10,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	channels "github.com/stentproxy/stent/cmd/chat/room"
 )
 
 //go:embed page.html
@@ -95,6 +97,7 @@ func (b *Backend) live(ctx context.Context) error {
 	mux.HandleFunc("GET /{$}", servePage)
 	mux.Handle("GET /room", new(room))
 	mux.HandleFunc("GET /echo", echo)
+	mux.Handle("GET "+channels.Path, newChannels())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	handlers := &joined{Handler: mux}
 	defer handlers.wait()

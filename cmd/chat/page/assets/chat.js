@@ -5,6 +5,8 @@
 const $ = (id) => document.getElementById(id);
 const LOBBY = "lobby";
 
+// What is not acknowledged by now shows that the backend is away.
+const LATE = 1500;
 // An unacknowledged message is sent again after this long, under the id that
 // it had: the backend keeps it once.
 const PUSH_TIMEOUT = 4000;
@@ -118,6 +120,8 @@ function show() {
 
 // ---- the chat
 
+const isLate = (m) => !m.failed && Date.now() - m.at > LATE;
+
 class Chat {
   constructor({ user, token }) {
     this.user = user;
@@ -152,7 +156,14 @@ class Chat {
     this.presence = new Phoenix.Presence(this.lobby);
     this.presence.onSync(() => this.drawPeople());
     this.socket.connect();
-    this.clock = setInterval(() => this.drawState(), 1000);
+    this.clock = setInterval(() => {
+      this.drawState();
+      for (const m of this.waiting.values()) {
+        if (!isLate(m)) continue;
+        const small = document.querySelector(`#messages [data-id="${CSS.escape(m.id)}"] small`);
+        if (small) small.textContent = "You · waiting for the backend…";
+      }
+    }, 500);
     this.resend = setInterval(() => this.sendAgain(), RETRY_AFTER);
     this.loadPeople();
     this.draw();
@@ -266,7 +277,7 @@ class Chat {
   // ---- saying
 
   say(body) {
-    const m = { id: crypto.randomUUID?.() || `${Date.now()}-${Math.random()}`, body, room: this.room, under: false, tries: 0 };
+    const m = { id: crypto.randomUUID?.() || `${Date.now()}-${Math.random()}`, body, room: this.room, at: Date.now(), under: false, tries: 0 };
     this.waiting.set(m.id, m);
     this.send(m);
     this.draw();
@@ -314,7 +325,7 @@ class Chat {
     const open = this.socket.isConnected();
     let state = open ? "open" : this.opened ? "closed" : "connecting";
     let text = open ? "Connected" : this.opened ? "Connection lost, trying again…" : "Connecting…";
-    const late = [...this.waiting.values()].some((m) => m.tries > 1 && !m.failed);
+    const late = [...this.waiting.values()].some((m) => isLate(m));
     if (open && late) {
       state = "waiting";
       text = "Connected, but the backend does not answer yet";
@@ -390,7 +401,8 @@ class Chat {
       return li;
     });
     const waiting = [...this.waiting.values()].filter((m) => m.room === this.room).map((m) => {
-      const li = this.bubble("You", m.body, m.failed ? `not sent: ${m.failed}` : m.tries > 1 ? "waiting for the backend…" : "sending…", true);
+      const li = this.bubble("You", m.body, m.failed ? `not sent: ${m.failed}` : isLate(m) ? "waiting for the backend…" : "sending…", true);
+      li.dataset.id = m.id;
       li.classList.add("waiting");
       return li;
     });
