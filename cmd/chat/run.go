@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -166,13 +167,20 @@ func awaitHealth(ctx context.Context, url string) bool {
 	}
 }
 
+// The ports below those that systems give to connections and to listeners
+// that don't choose: while the backend is away nobody else gets its port, not
+// even a connection to it, which can meet itself (RFC 9293 section 3.5).
+const lowPort, highPort = 10_000, 32_000
+
 // freeAddress is a loopback address that nobody listens on: the backend's,
 // over all its lives.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a port for the backend: %w", err)
+func freeAddress() (address string, err error) {
+	for range 20 {
+		address = fmt.Sprintf("127.0.0.1:%d", lowPort+mathrand.IntN(highPort-lowPort))
+		var l net.Listener
+		if l, err = net.Listen("tcp", address); err == nil {
+			return address, l.Close()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return "", fmt.Errorf("find a port for the backend: %w", err)
 }

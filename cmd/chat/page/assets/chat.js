@@ -149,8 +149,7 @@ class Chat {
       // A refused handshake looks like any lost connection: ask why.
       if (!this.ended && event && event.code !== 1000) this.check();
     });
-    // These two joins are the first messages on the connection: the proxy
-    // repeats them to each new backend.
+    // The proxy repeats these joins to each new backend.
     this.lobby = this.join("room:lobby", ["new_msg"]);
     this.direct = this.join("room:chat", ["receive_msg"]);
     this.presence = new Phoenix.Presence(this.lobby);

@@ -54,7 +54,7 @@ async function until(what, is) {
 class Person {
   constructor({ id, token }) {
     Object.assign(this, { id, token, opened: 0, closed: 0, failed: 0, heard: new Map(), order: [], servers: new Set() });
-    this.socket = new Socket(`${base.replace("http", "ws")}/socket`, { params: { token }, transport: WebSocket });
+    this.socket = new Socket(`${base.replace("http", "ws")}/socket`, { params: { token }, transport: WebSocket, heartbeatIntervalMs: 1000 });
     this.socket.onOpen(() => this.opened++);
     this.socket.onClose(({ code, reason }) => {
       this.closed++;
