@@ -1,8 +1,10 @@
 // node phoenix-client.mjs BASE LIBRARY KILLS AWAY: what an application with
-// three channels sees while its server is lost again and again, as rows.
+// three channels sees while its server is lost again and again, the last time
+// for AWAY milliseconds, as rows.
 import WebSocket from 'ws'
 
-const [base, library, kills, away] = process.argv.slice(2)
+const [base, library, ...numbers] = process.argv.slice(2)
+const [kills, away] = numbers.map(Number)
 const { Socket } = await import(library)
 const print = (name, row) => console.log(JSON.stringify({ case: name, row }))
 const until = async condition => {
@@ -12,7 +14,7 @@ const until = async condition => {
 const lines = []; let lastTick = Date.now(); setInterval(() => { const d = Date.now()-lastTick; if (d > 60) lines.push(Date.now()%100000 + ' STALL ' + d); lastTick = Date.now() }, 10).unref(); 
 const socket = new Socket(`${base}/socket`, {
   transport: WebSocket, params: { token: 'x' },
-  heartbeatIntervalMs: 200, logger: (k, m, d) => { if (k !== 'x') lines.push(Date.now()%100000 + ' ' + k + ' ' + m + ' ' + JSON.stringify(d)?.slice(0,80)) }, rejoinAfterMs: () => 20, reconnectAfterMs: () => 20,
+  heartbeatIntervalMs: 1000, logger: (k, m, d) => { if (k !== 'x') lines.push(Date.now()%100000 + ' ' + k + ' ' + m + ' ' + JSON.stringify(d)?.slice(0,80)) }, rejoinAfterMs: () => 20, reconnectAfterMs: () => 20,
 })
 let closes = 0
 let errors = 0
@@ -55,9 +57,9 @@ const say = channel => {
   const mine = ++n
   return push(channel, 'new_msg', { n: mine }).then(answer => answer && acked.push(mine))
 }
-for (let i = 0; i < Number(kills); i++) {
+for (let i = 0; i < kills; i++) {
   await Promise.all([0, 1, 2, 3, 4, 5].map(k => say(rooms[k % 3])))
-  rooms[0].push('kill', { away: Number(away) })
+  rooms[0].push('kill', { away: i === kills - 1 ? away : 0 })
   await Promise.all([0, 1, 2, 3, 4, 5].map(k => say(rooms[k % 3])))
   for (const room of rooms) while (!await say(room));
 }
