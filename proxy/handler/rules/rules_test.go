@@ -229,3 +229,28 @@ func TestBadRules(t *testing.T) {
 		})
 	}
 }
+
+// Phoenix messages have a topic and an event, whatever their form.
+func TestChannelNames(t *testing.T) {
+	p, err := compile(config.RulesHandler{{When: `topic startsWith "room:" && event == "new_msg"`, Drop: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		from relay.Side
+		data string
+		want relay.Verdict
+	}{
+		{relay.Client, `["1","2","room:a","new_msg",{}]`, relay.Drop},
+		{relay.Client, `{"topic":"room:a","event":"new_msg","payload":{},"ref":"1"}`, relay.Drop},
+		{relay.Client, "\x00\x01\x01\x06\x0712room:anew_msg", relay.Drop},
+		{relay.Upstream, "\x02\x06\x07room:anew_msg", relay.Drop},
+		{relay.Client, `["1","2","lobby","new_msg",{}]`, relay.OK},
+		{relay.Client, `room:a new_msg`, relay.OK},
+	} {
+		got := p.decide(&subject{session: fakeSession{}}, message{from: tt.from, kind: frame.Text, data: []byte(tt.data)}).Verdict
+		if got != tt.want {
+			t.Errorf("%q: got %v, want %v", tt.data, got, tt.want)
+		}
+	}
+}
