@@ -40,9 +40,9 @@ type chatPlay struct {
 }
 
 // playChat plays two people with phoenix.js against the chat at base.
-func playChat(t *testing.T, base, version string, kills int) (p chatPlay) {
+func playChat(t *testing.T, base, version, transport string, kills int) (p chatPlay) {
 	t.Helper()
-	cmd := node(t, "phoenix-chat.mjs", base, version, fmt.Sprint(kills))
+	cmd := node(t, "phoenix-chat.mjs", base, version, fmt.Sprint(kills), transport)
 	var said tail
 	cmd.Stderr = &said
 	out, err := cmd.Output()
@@ -94,17 +94,19 @@ func TestChat(t *testing.T) {
 	}
 	for _, version := range []string{"1.7", "1.8"} {
 		t.Run("phoenix.js "+version, func(t *testing.T) {
-			want := playChat(t, "http://"+direct, version, 0)
-			got := playChat(t, base, version, 0)
-			if fmt.Sprint(got.Script) != fmt.Sprint(want.Script) {
-				t.Errorf("through stent: %v\ndirect: %v", got.Script, want.Script)
-			}
-			killed := playChat(t, base, version, 50)
-			k := killed.Kept
-			if k == nil || len(k.Lost) > 0 || len(k.Twice) > 0 || k.Acknowledged < 50 || k.Backends != 51 {
-				t.Errorf("50 kills: %+v", k)
-			} else {
-				t.Logf("50 kills: %d messages acknowledged, %d backends seen", k.Acknowledged, k.Backends)
+			want := playChat(t, "http://"+direct, version, "websocket", 0) // which has no long poll
+			for _, transport := range []string{"websocket", "longpoll"} {
+				got := playChat(t, base, version, transport, 0)
+				if fmt.Sprint(got.Script) != fmt.Sprint(want.Script) {
+					t.Errorf("%s through stent: %v\ndirect: %v", transport, got.Script, want.Script)
+				}
+				killed := playChat(t, base, version, transport, 50)
+				k := killed.Kept
+				if k == nil || len(k.Lost) > 0 || len(k.Twice) > 0 || k.Acknowledged < 50 || k.Backends != 51 {
+					t.Errorf("%s, 50 kills: %+v", transport, k)
+				} else {
+					t.Logf("%s, 50 kills: %d messages acknowledged, %d backends seen", transport, k.Acknowledged, k.Backends)
+				}
 			}
 		})
 	}

@@ -1,15 +1,18 @@
 // Two people in the chat with phoenix.js, of the version that is asked for:
 //
-//   node phoenix-chat.mjs BASE VERSION KILLS
+//   node phoenix-chat.mjs BASE VERSION KILLS websocket|longpoll
 //
 // A script of joins, messages and presence, then messages while the backend
 // is killed KILLS times. What happened is printed as one line of JSON.
 import WebSocket from "ws";
+import { XHR } from "./xhr.mjs";
 
 const [base, version, kills] = [process.argv[2], process.argv[3], Number(process.argv[4])];
-const { Socket, Presence } = await import(version === "1.7" ? "phoenix-17" : "phoenix-18");
+const transport = process.argv[5];
+if (transport === "longpoll" && version === "1.7") Object.assign(globalThis, { self: globalThis, XMLHttpRequest: XHR });
+const { Socket, Presence, LongPoll } = await import(version === "1.7" ? "phoenix-17" : "phoenix-18");
 // The lobby keeps what others have said before.
-const tag = (name) => `${name} ${version} ${kills}`;
+const tag = (name) => `${name} ${version} ${kills} ${transport}`;
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 async function call(method, path, token, body) {
@@ -28,7 +31,7 @@ async function call(method, path, token, body) {
 }
 
 async function signUp(name) {
-  const email = `${name.toLowerCase()}-${version}-${kills}@example.com`;
+  const email = `${name.toLowerCase()}-${version}-${kills}-${transport}@example.com`;
   await call("POST", "/api/users", null, { user: { name, subname: "X", email, job: "dev" } });
   const mails = await call("GET", "/sent_mails");
   const mail = mails.split("<article").find((m) => m.includes(`It goes with ${email}`));
@@ -54,7 +57,9 @@ async function until(what, is) {
 class Person {
   constructor({ id, token }) {
     Object.assign(this, { id, token, opened: 0, closed: 0, failed: 0, heard: new Map(), order: [], servers: new Set() });
-    this.socket = new Socket(`${base.replace("http", "ws")}/socket`, { params: { token }, transport: WebSocket, heartbeatIntervalMs: 1000 });
+    this.socket = transport === "longpoll" ?
+      new Socket(`${base}/socket`, { params: { token }, transport: LongPoll }) :
+      new Socket(`${base.replace("http", "ws")}/socket`, { params: { token }, transport: WebSocket, heartbeatIntervalMs: 1000 });
     this.socket.onOpen(() => this.opened++);
     this.socket.onClose(({ code, reason }) => {
       this.closed++;

@@ -1,31 +1,11 @@
 // A real phoenix.js on its long-poll transport: joins, talks, is thrown out,
 // and talks again. Each line of its output is one thing that it has seen.
 import { createRequire } from "node:module";
+import { XHR } from "./xhr.mjs";
 
 const [version, url, token] = process.argv.slice(2);
 const say = (event, detail = "") => process.stdout.write(`${event} ${detail}`.trim() + "\n");
 
-// phoenix.js 1.7 knows browsers, and XMLHttpRequest, only.
-class XHR {
-  open(method, url) { Object.assign(this, { method, url, headers: {}, control: new AbortController() }); }
-  setRequestHeader(name, value) { this.headers[name] = value; }
-  abort() { this.control.abort(); }
-  async send(body) {
-    const timer = this.timeout && setTimeout(() => { this.control.abort(); this.ontimeout?.(); }, this.timeout);
-    try {
-      const resp = await fetch(this.url, { method: this.method, headers: this.headers, body: body ?? undefined, signal: this.control.signal });
-      this.status = resp.status;
-      this.responseText = await resp.text();
-    } catch (e) {
-      if (e.name !== "AbortError") this.onerror?.(e);
-      return;
-    } finally {
-      clearTimeout(timer);
-    }
-    this.readyState = 4;
-    this.onreadystatechange?.();
-  }
-}
 if (version === "1.7") Object.assign(globalThis, { self: globalThis, XMLHttpRequest: XHR });
 
 const { Socket, LongPoll } = createRequire(import.meta.url)(`phoenix-${version.replace(".", "")}`);
