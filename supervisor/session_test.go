@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -248,16 +249,20 @@ func TestFinishedSessionsAreForgotten(t *testing.T) {
 	tree := New(Options{Partitions: 2})
 	stop := start(tree)
 	finish(t, tree, n) // grows what suture keeps for its widest moment
-	before := heap()
-	workers := finish(t, tree, n)
-	held := heap() - before - int64(n*8) // the weak pointers themselves
-
-	for i, w := range workers {
-		if w.Value() != nil {
-			t.Fatalf("worker %d is still held", i)
+	least := int64(math.MaxInt64)
+	// That of a later round may be wider: what is held for sessions themselves
+	// is held after each of them.
+	for range 5 {
+		before := heap()
+		workers := finish(t, tree, n)
+		least = min(least, heap()-before-int64(n*8)) // without the weak pointers themselves
+		for i, w := range workers {
+			if w.Value() != nil {
+				t.Fatalf("worker %d is still held", i)
+			}
 		}
 	}
-	if perSession := held / n; perSession > 32 {
+	if perSession := least / n; perSession > 32 {
 		t.Errorf("%d bytes held for each finished session, want none", perSession)
 	}
 	for _, p := range tree.Snapshot().Children[2].Children {
