@@ -159,17 +159,27 @@ func (b *browser) shoot(name string) {
 	}
 }
 
-// TestBrowser has two people talk on the page while the backend is killed by
-// its button.
+// TestBrowser has two people talk on the page, over each transport, while the
+// backend is killed by its button: three times, or fifty with STENT_E2E.
 func TestBrowser(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a browser")
 	}
+	kills := 3
+	if os.Getenv("STENT_E2E") != "" {
+		kills = 50
+	}
+	for _, transport := range []string{"websocket", "longpoll"} {
+		t.Run(transport, func(t *testing.T) { playPage(t, transport, kills) })
+	}
+}
+
+func playPage(t *testing.T, transport string, kills int) {
 	b, r := browse(t), start(t)
 	tabs := map[string]string{}
 	const evil = `<img src=x onerror="window.evil=1">`
 	for _, name := range []string{"Ann", "Bob"} {
-		tabs[name] = b.tab(r.base)
+		tabs[name] = b.tab(r.base + "/?transport=" + transport)
 		email := strings.ToLower(name) + "@example.com"
 		if name == "Ann" {
 			b.fill("signup", map[string]string{"name": "Ann", "email": "ann"})
@@ -200,7 +210,7 @@ func TestBrowser(t *testing.T) {
 	sees("Bob", "hello "+evil)
 	b.until("Ann is online for Bob", func() bool { return b.do(`return document.querySelectorAll("#people li.online").length`) == "1" })
 
-	for kill := range 3 {
+	for kill := range kills {
 		b.to(tabs["Bob"])
 		b.do(`document.getElementById("kill").click()`)
 		for i := range 3 {

@@ -137,7 +137,9 @@ class Chat {
     this.ended = false;
     $("me").textContent = `${user.name} ${user.subname}`;
 
-    this.socket = new Phoenix.Socket("/socket", { params: { token } });
+    // Networks that let no WebSocket through: ?transport=longpoll
+    const longpoll = new URLSearchParams(location.search).get("transport") === "longpoll";
+    this.socket = new Phoenix.Socket("/socket", { params: { token }, ...(longpoll && { transport: Phoenix.LongPoll }) });
     this.socket.onOpen(() => {
       this.opened++;
       this.openSince = Date.now();
