@@ -52,6 +52,11 @@ image: ## build the container image and proxy a session through it
 soak: ## run the soak tests for SOAKTIME each
 	STENT_SOAK=$(SOAKTIME) go test -run '^TestSoak' -timeout 0 -v ./...
 
+.PHONY: kills
+kills: ## play the chat with phoenix.js and in a browser through fifty kills of its backend
+	STENT_KILLS=50 go test -count=1 -v -run TestBrowser -timeout 0 ./cmd/chat
+	cd proxy/e2e && STENT_E2E=1 STENT_KILLS=50 go test -count=1 -v -run 'TestChat$$' -timeout 0 .
+
 .PHONY: compare
 compare: ## measure against other proxies with the benchmark rig beside the repository
 	.ci/compare $(COMPARE)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -160,14 +161,14 @@ func (b *browser) shoot(name string) {
 }
 
 // TestBrowser has two people talk on the page, over each transport, while the
-// backend is killed by its button: three times, or fifty with STENT_E2E.
+// backend is killed by its button: three times, or STENT_KILLS.
 func TestBrowser(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a browser")
 	}
 	kills := 3
-	if os.Getenv("STENT_E2E") != "" {
-		kills = 50
+	if n, err := strconv.Atoi(os.Getenv("STENT_KILLS")); err == nil {
+		kills = n
 	}
 	for _, transport := range []string{"websocket", "longpoll"} {
 		t.Run(transport, func(t *testing.T) { playPage(t, transport, kills) })

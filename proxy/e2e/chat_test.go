@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -67,9 +68,14 @@ func playChat(t *testing.T, base, version, transport string, kills int) (p chatP
 }
 
 // TestChat plays the chat with real Phoenix clients: against its backend, and
-// through stent with the same result, while that is killed at random.
+// through stent with the same result, while that is killed at random: ten
+// times over each transport, or STENT_KILLS.
 func TestChat(t *testing.T) {
 	gate(t)
+	kills := 10
+	if n, err := strconv.Atoi(os.Getenv("STENT_KILLS")); err == nil {
+		kills = n
+	}
 	binary, err := chatBinary()
 	if err != nil {
 		t.Fatal(err)
@@ -100,12 +106,12 @@ func TestChat(t *testing.T) {
 				if fmt.Sprint(got.Script) != fmt.Sprint(want.Script) {
 					t.Errorf("%s through stent: %v\ndirect: %v", transport, got.Script, want.Script)
 				}
-				killed := playChat(t, base, version, transport, 50)
+				killed := playChat(t, base, version, transport, kills)
 				k := killed.Kept
-				if k == nil || len(k.Lost) > 0 || len(k.Twice) > 0 || k.Acknowledged < 50 || k.Backends != 51 {
-					t.Errorf("%s, 50 kills: %+v", transport, k)
+				if k == nil || len(k.Lost) > 0 || len(k.Twice) > 0 || k.Acknowledged < kills || k.Backends != kills+1 {
+					t.Errorf("%s, %d kills: %+v", transport, kills, k)
 				} else {
-					t.Logf("%s, 50 kills: %d messages acknowledged, %d backends seen", transport, k.Acknowledged, k.Backends)
+					t.Logf("%s, %d kills: %d messages acknowledged, %d backends seen", transport, kills, k.Acknowledged, k.Backends)
 				}
 			}
 		})
