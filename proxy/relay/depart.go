@@ -156,7 +156,7 @@ func (st *seat) crashed(err error) {
 			g.sock.readable, g.fresh = false, false
 		}
 	}
-	if up := l.runs; up != nil {
+	if up := l.watched(); up != nil {
 		up.sock.giveUp() // also where it was that which panicked
 	}
 	l.post()
@@ -170,9 +170,9 @@ func (st *seat) abandon(err error) {
 	l := st.link
 	l.End(End{Cause: Failed, Err: err})
 	l.mu.Lock()
-	up := l.upstream
+	up, runs := l.upstream, l.runs
 	l.mu.Unlock()
-	for _, g := range append(st.strays, l.client, up, st.upstream) {
+	for _, g := range append(st.strays, l.client, up, st.upstream, runs) {
 		if g == nil {
 			continue
 		}

@@ -133,6 +133,8 @@ func transmit(fd int, b []byte) (int, error) {
 	}
 }
 
+func closeSocket(fd int) { unix.Close(fd) }
+
 // shutdown ends the stream that was written.
 func shutdown(fd int) { unix.Shutdown(fd, unix.SHUT_WR) }
 

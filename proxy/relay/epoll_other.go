@@ -33,6 +33,7 @@ func (e *epoll) rouse()                        {}
 func (e *epoll) alarm(instant)                 {}
 func receive(int, []byte) (int, error)         { return 0, errNoLoop }
 func transmit(int, []byte) (int, error)        { return 0, errNoLoop }
+func closeSocket(int)                          {}
 func shutdown(int)                             {}
 func reset(int)                                {}
 func plain(net.Conn) bool                      { return false }

@@ -118,9 +118,8 @@ type Link struct {
 	scratch *[2]scratch   // by Side, where messages are looked at; [Upstream] is owned by Run
 	wait    time.Duration // of a pause that a rate asks for
 
-	// owned by Run
+	// owned by Run, on a loop by that
 	down flow
-	runs *leg // the upstream that Run watches, on a loop
 
 	// Side by side, since sessions are many.
 	busy   bool // data is in hand; owned by Run
@@ -132,6 +131,7 @@ type Link struct {
 	mu sync.Mutex
 	// guarded by mu
 	upstream *leg
+	runs     *leg      // the upstream that Run watches, on a loop
 	farewell *farewell // the client has nothing more to say
 	ahead    []byte    // pushes that wait for the client
 	leaving  *strayed  // nil: there were none

@@ -10,7 +10,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -439,7 +438,7 @@ func (p *Loop) drop(g *leg) {
 // bury closes the descriptors of legs that were dropped.
 func (p *Loop) bury() {
 	for _, fd := range p.doomed {
-		syscall.Close(fd)
+		closeSocket(fd)
 	}
 	p.doomed = p.doomed[:0]
 }

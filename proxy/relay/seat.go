@@ -4,7 +4,6 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -39,7 +38,8 @@ type seat struct {
 }
 
 // take seats a Link and gives it the client's connection. It returns false,
-// and has changed nothing, when that can't be done.
+// and has changed nothing, when that can't be done. On a loop that has been
+// stopped, which is while the process ends, the session is over at once.
 func (p *Loop) take(l *Link, conn net.Conn, early []byte) bool {
 	l.mu.Lock()
 	up := l.upstream
@@ -55,7 +55,7 @@ func (p *Loop) take(l *Link, conn net.Conn, early []byte) bool {
 	upFd := -1
 	if up != nil {
 		if upFd, err = duplicate(up.conn); err != nil {
-			syscall.Close(fd)
+			closeSocket(fd)
 			return false
 		}
 	}
@@ -63,11 +63,9 @@ func (p *Loop) take(l *Link, conn net.Conn, early []byte) bool {
 	st.timer.link = l
 	client := newSocketLeg(l, fd, early, Client)
 	client.deflate = l.Deflate
-	var footing *Footing
-	var before net.Conn
 	if secure != nil {
-		footing = secure.NetConn().(*Footing)
-		before, footing.Conn = footing.Conn, client.sock.secure(secure)
+		footing := secure.NetConn().(*Footing)
+		footing.Conn, footing.socket = client.sock.secure(secure), nil
 	}
 	var further *leg
 	if up != nil {
@@ -84,32 +82,39 @@ func (p *Loop) take(l *Link, conn net.Conn, early []byte) bool {
 		client.messages, l.ahead = ahead, nil
 		client.pending.Store(true)
 	}
+	st.queued.Store(true)
 	l.mu.Unlock()
 	p.sessions.Add(1)
-	st.queued.Store(true)
-	if !p.enqueue(l) {
-		p.sessions.Add(-1)
-		l.mu.Lock()
-		l.seat, l.client, l.upstream, l.runs, l.ahead = nil, nil, up, nil, client.messages
-		l.mu.Unlock()
-		if footing != nil {
-			footing.Conn = before
-		}
-		syscall.Close(fd)
-		if up != nil {
-			syscall.Close(upFd)
-		}
-		return false
-	}
 	socket.Close()
-	if footing != nil {
-		footing.socket = nil
-	}
 	if up != nil {
 		up.carry.reset()
 		up.conn.Close()
 	}
+	if !p.enqueue(l) {
+		st.refuse()
+	}
 	return true
+}
+
+// refuse ends a session that its loop has never seen and never will.
+func (st *seat) refuse() {
+	l := st.link
+	l.End(End{Cause: Failed, Err: errLoopEnded})
+	l.mu.Lock()
+	up := l.upstream
+	l.mu.Unlock()
+	for _, g := range []*leg{l.client, up} {
+		if g != nil {
+			reset(g.sock.fd)
+			closeSocket(g.sock.fd)
+			g.sock.fd = -1
+		}
+	}
+	if up != nil {
+		up.sock.giveUp()
+	}
+	st.loop.sessions.Add(-1)
+	close(l.clientDone)
 }
 
 // post has the Link looked at by its loop. Any goroutine may call it.
@@ -138,15 +143,14 @@ func (st *seat) attach(conn net.Conn, early []byte, inflate, deflate bool) bool 
 	}
 	up := newSocketLeg(l, fd, early, Upstream)
 	up.deflate = deflate
-	l.begin(inflate)
-	l.runs = up
+	up.sock.unbegun, up.sock.inflate = true, inflate
 	l.mu.Lock()
 	if l.end != nil {
 		l.mu.Unlock()
-		syscall.Close(fd)
+		closeSocket(fd)
 		return false
 	}
-	l.upstream = up
+	l.upstream, l.runs = up, up
 	l.mu.Unlock()
 	if plain(conn) {
 		conn.Close()
@@ -449,6 +453,10 @@ func (st *seat) arrive() {
 	}
 	if up != nil && up != st.upstream && !up.sock.over {
 		st.upstream = up
+		if up.sock.unbegun {
+			up.sock.unbegun = false
+			l.begin(up.sock.inflate)
+		}
 	}
 }
 

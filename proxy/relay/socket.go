@@ -26,6 +26,8 @@ type socket struct {
 	abort    bool // closing resets
 	leaving  bool // what waits is written, at whatever boundary
 	linger   bool // it is read to the peer's end before it is closed
+	unbegun  bool // of an upstream: its loop has not begun its stream
+	inflate  bool // of an upstream: its messages may be compressed
 	// answered says that a handler's answers to this side are in the backlog:
 	// until they are out it is not read, for it could ask for more. It is read
 	// while other data waits: what it says may be what makes it take that.

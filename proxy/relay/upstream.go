@@ -15,10 +15,11 @@ import (
 // stream is whole.
 func (l *Link) Run() *Loss {
 	if l.seat != nil {
-		if l.runs == nil {
+		up := l.watched()
+		if up == nil {
 			return &Loss{Cause: LossPanic}
 		}
-		return l.runs.watch()
+		return up.watch()
 	}
 	l.mu.Lock()
 	up := l.upstream
@@ -75,6 +76,13 @@ func (l *Link) running() *leg {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.upstream
+}
+
+// watched returns the upstream that Run watches a loop read.
+func (l *Link) watched() *leg {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.runs
 }
 
 // isFed reports whether an upstream has what the ones before it had.
