@@ -285,6 +285,9 @@ func (l *Link) clientEnded(err error) {
 // leave begins a farewell: the upstream is told, and Run relays what it
 // still says. Without an upstream the session ends at once.
 func (l *Link) leave(fare *farewell, end End, tell func(*leg)) {
+	if up := l.current(); up != nil && up != l.fed {
+		l.feed(up) // it is new, and what is held comes before the last word
+	}
 	l.mu.Lock()
 	up := l.upstream
 	if up == nil || up.failed || l.end != nil {

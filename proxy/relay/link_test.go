@@ -645,3 +645,30 @@ func TestCloseCrossesLoss(t *testing.T) {
 		})
 	}
 }
+
+// What was held is a new upstream's before the client's close frame is,
+// however close the two come.
+func TestHeldBeforeClose(t *testing.T) {
+	onEachEngine(t, "close", func(t *testing.T, s Session, p pair) {
+		s.Policy = newPolicy(holding)
+		for range 100 {
+			r := newRig(t, s, p, nil)
+			r.client.say(r.client.text("held"))
+			waitFor(t, func() bool { return r.link.Held() > 0 })
+			closing := background(func() { r.client.say(r.client.closing(1000, "")) })
+			u := r.attach()
+			<-closing
+			var got []heard // nothing where the client was first
+			for h, ok := u.next(); ok; h, ok = u.next() {
+				if got = append(got, h); h.op == frame.Close {
+					u.say(u.closing(1000, ""))
+				}
+			}
+			if len(got) > 0 && !slices.Equal(got, []heard{text("held"), closed(1000, "")}) {
+				t.Fatalf("the upstream got %v", got)
+			}
+			u.Close()
+			r.over(ClientClosed)
+		}
+	})
+}
