@@ -88,7 +88,7 @@ func (l *Link) upstreamRefused(up *leg, err error) {
 	up.failed = true
 	if !errors.Is(err, errClosed) {
 		up.stuck = errors.Is(err, os.ErrDeadlineExceeded)
-		up.readBy = now().add(l.Policy.Timeouts.Close)
+		l.readOn(up, now())
 	}
 	l.mu.Unlock()
 	up.wake()

@@ -356,6 +356,43 @@ func TestMove(t *testing.T) {
 	})
 }
 
+// What an upstream has said before it is left is read to its end, however long
+// the client takes.
+func TestMoveBehindSlowClient(t *testing.T) {
+	onEachEngine(t, "slow", func(t *testing.T, s Session, p pair) {
+		const small, large = 10000, 5000 // the client's peer stands still behind the first
+		payload := strings.Repeat("x", 4<<10)
+		s.Policy = newPolicy(func(p *Policy) { holding(p); quickClose(p) })
+		r := newRig(t, s, p, nil)
+		u, c := r.attach(), r.client
+		said := background(func() {
+			u.say(bytes.Repeat(u.text("x"), small), bytes.Repeat(u.text(payload), large), u.text("last"))
+		})
+		var moved uint64
+		since := time.Now()
+		waitFor(t, func() bool { // the client takes nothing
+			if n := r.link.Counters[Upstream].Text.Load(); n != moved {
+				moved, since = n, time.Now()
+			}
+			return moved > small && time.Since(since) > 50*time.Millisecond
+		})
+		r.link.Move()
+		time.Sleep(3 * r.link.Policy.Timeouts.Close) // what falls due meanwhile is what is tested
+		for range small + large {
+			if h, ok := c.next(); !ok || h.op != frame.Text {
+				t.Fatalf("the client got %v, %v", h, ok)
+			}
+		}
+		<-said
+		c.expect(text("last"))
+		u.expect(closed(1001, ""))
+		u.say(u.closing(1001, ""))
+		if l := r.loss(); l.Cause != LossMoved {
+			t.Errorf("got %v, want LossMoved", l)
+		}
+	})
+}
+
 // A rate that makes the client wait does not keep the rest of its session
 // waiting.
 func TestSlowedClient(t *testing.T) {

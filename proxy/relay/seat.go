@@ -28,6 +28,7 @@ type seat struct {
 
 	silent bool    // the client is no longer read
 	paused instant // the client is not read until then: its rate is passed
+	rested instant // when the upstream was last found not to be read; 0: it is
 	deaf   instant // when the client was found not to take data
 	deafTo error   // why
 
@@ -368,7 +369,7 @@ func (st *seat) upstreamStops(loss *Loss) {
 
 // stray lets a former upstream leave by itself.
 func (st *seat) stray(up *leg, until instant) {
-	st.upstream = nil
+	st.upstream, st.rested = nil, 0
 	st.depart(up, until, up.said())
 	if up.said() {
 		up.closeWrite()
@@ -541,8 +542,13 @@ func (st *seat) watchUpstream(up *leg, t instant) instant {
 		l.ground(up)
 		l.upstreamRefused(up, os.ErrDeadlineExceeded)
 	}
+	if st.rested != 0 {
+		l.excuse(up, st.rested, t)
+		st.rested = 0
+	}
 	if l.upstreamRests(up) {
 		up.heard.Store(int64(t))
+		st.rested = t
 	}
 	up.endStream()
 	next, loss, over := l.upstreamTick(up)

@@ -59,6 +59,9 @@ func (l *Link) readUpstreamUntil(up *leg, until instant) (*Loss, bool, error) {
 		}
 		rest, loss, over := l.fromUpstream(up, buf.b[:n])
 		up.consumed(buf, rest)
+		if up.timed.Load() {
+			l.excuse(up, instant(up.heard.Load()), now())
+		}
 		l.busy = false
 		if over || loss != nil {
 			return loss, over, nil
@@ -125,8 +128,7 @@ func (l *Link) upstreamTick(up *leg) (next instant, loss *Loss, over bool) {
 		next = readBy
 	case moving && up.said():
 		l.mu.Lock()
-		up.readBy = t.add(l.Policy.Timeouts.Close)
-		next = up.readBy
+		next = l.readOn(up, t)
 		l.mu.Unlock()
 	case moving:
 		next = t.add(movePoll) // a large message is on its way to it
@@ -148,6 +150,24 @@ func (l *Link) upstreamTick(up *leg) (next instant, loss *Loss, over bool) {
 		return 0, &Loss{Cause: LossSilent}, false
 	}
 	return earliest(next, due), nil, false
+}
+
+// readOn sets the time that an upstream which is over has to say what it
+// still has, and returns when that ends. l.mu is held.
+func (l *Link) readOn(up *leg, t instant) instant {
+	up.readBy = t.add(l.Policy.Timeouts.Close)
+	up.timed.Store(true)
+	return up.readBy
+}
+
+// excuse gives an upstream that is over the time back in which it was not
+// read: the client took nothing of what it had said before.
+func (l *Link) excuse(up *leg, since, t instant) {
+	if up.timed.Load() {
+		l.mu.Lock()
+		up.readBy += t - since
+		l.mu.Unlock()
+	}
 }
 
 // movePoll is how often an upstream that is to be left is looked at while
