@@ -360,9 +360,10 @@ func TestMove(t *testing.T) {
 // the client takes.
 func TestMoveBehindSlowClient(t *testing.T) {
 	onEachEngine(t, "slow", func(t *testing.T, s Session, p pair) {
+		t.Parallel()
 		const small, large = 10000, 5000 // the client's peer stands still behind the first
 		payload := strings.Repeat("x", 4<<10)
-		s.Policy = newPolicy(func(p *Policy) { holding(p); quickClose(p) })
+		s.Policy = newPolicy(func(p *Policy) { holding(p); p.Timeouts.Close = 2 * time.Second })
 		r := newRig(t, s, p, nil)
 		u, c := r.attach(), r.client
 		said := background(func() {
@@ -377,7 +378,7 @@ func TestMoveBehindSlowClient(t *testing.T) {
 			return moved > small && time.Since(since) > 50*time.Millisecond
 		})
 		r.link.Move()
-		time.Sleep(3 * r.link.Policy.Timeouts.Close) // what falls due meanwhile is what is tested
+		time.Sleep(r.link.Policy.Timeouts.Close * 5 / 4) // what falls due meanwhile is what is tested
 		for range small + large {
 			if h, ok := c.next(); !ok || h.op != frame.Text {
 				t.Fatalf("the client got %v, %v", h, ok)
