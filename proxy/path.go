@@ -48,11 +48,24 @@ func rawTarget(r *http.Request) (path, query string, ok bool) {
 // ("..;x" is ".." to some), also between encoded slashes, backslashes, NUL,
 // fragments and broken escapes.
 func decodePath(raw string) (path string, ok bool) {
-	if strings.ContainsAny(raw, "\\#\x00") {
+	if !strings.HasPrefix(raw, "/") {
 		return "", false
 	}
-	if !strings.ContainsAny(raw, "%;") && !strings.Contains(raw, "//") && !strings.Contains(raw, "/.") {
-		return raw, strings.HasPrefix(raw, "/") // as most paths are
+	asItIs, before := true, byte(0)
+	for i := range len(raw) {
+		c := raw[i]
+		switch c {
+		case '\\', '#', 0:
+			return "", false
+		case '%', ';':
+			asItIs = false
+		case '/', '.':
+			asItIs = asItIs && before != '/'
+		}
+		before = c
+	}
+	if asItIs { // as most paths are
+		return raw, true
 	}
 	var b strings.Builder
 	b.Grow(len(raw))

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"net/netip"
 	"slices"
 	"sync"
 
@@ -73,24 +72,9 @@ func NewPools(o Options) *Pools {
 		p.resolver = net.DefaultResolver
 	}
 	if p.dial == nil {
-		p.dial = dial
+		p.dial = new(net.Dialer).DialContext
 	}
 	return p
-}
-
-// dial is net.Dialer's, without a name's way through the resolver for what is
-// no name.
-func dial(ctx context.Context, network, address string) (net.Conn, error) {
-	var d net.Dialer
-	at, err := netip.ParseAddrPort(address)
-	if network != "tcp" || err != nil {
-		return d.DialContext(ctx, network, address)
-	}
-	conn, err := d.DialTCP(ctx, network, netip.AddrPort{}, at)
-	if err != nil {
-		return nil, err
-	}
-	return conn, nil
 }
 
 // Plan is a checked config that Apply puts into force.
