@@ -46,6 +46,7 @@ func introduce(listeners []*Listener) {
 // of certificate authorities, and plain HTTP where https is wanted.
 func (l *Listener) front(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		growStack()
 		switch {
 		case r.TLS != nil:
 			next.ServeHTTP(w, r)
