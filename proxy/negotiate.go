@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/stentproxy/stent/proxy/frame"
+	"github.com/stentproxy/stent/proxy/plug"
 )
 
 // deflateName is the extension of RFC 7692.
@@ -112,6 +113,9 @@ func (rule extensionRule) offerUp(client []string) []string {
 // upstream has to agree to.
 type agreement struct {
 	Subprotocol string
+	// Offer is the subprotocols that every further upstream is offered: the
+	// one of before, with the tokens that the client had put beside it.
+	Offer string
 	// Extensions is Sec-WebSocket-Extensions as the client was told.
 	Extensions string
 	// Rsv are the reserved bits that may be on the wire end to end.
@@ -123,6 +127,7 @@ type agreement struct {
 // agree makes the agreement of a client's offer and an upstream's answer.
 func (rule extensionRule) agree(offer, answer http.Header) agreement {
 	a := agreement{Subprotocol: answer.Get("Sec-Websocket-Protocol")}
+	a.Offer = plug.OfferAgain(offer["Sec-Websocket-Protocol"], a.Subprotocol)
 	ext := parseExtensions(answer["Sec-Websocket-Extensions"])
 	switch rule {
 	case extPassthrough:

@@ -112,7 +112,11 @@ func (p *Proxy) newSession(rt *route, w http.ResponseWriter, r *http.Request, in
 		s.handlers = append(s.handlers, h.make())
 	}
 	_, polled := w.(*longpoll.Client) // its pings stand for heartbeats
-	state := relay.Session{PassPings: polled, Policy: rt.policy, Alone: rt.alone, Inspector: (*inspector)(s), Sizes: rt.count.sizes(), Loops: p.loops, Inline: s.inline(), Shared: p.shares.join(info), Expires: info.Expires}
+	state := relay.Session{
+		Policy: rt.policy, Alone: rt.alone, PassPings: polled, Expires: info.Expires,
+		Inspector: (*inspector)(s), Inline: s.inline(), Loops: p.loops,
+		Sizes: rt.count.sizes(), Shared: p.shares.join(info),
+	}
 	if s.protocol = newProtocol(s, r.URL.RawQuery); s.protocol != nil && rt.continuity != nil {
 		state.Replayer = s.protocol
 	}

@@ -136,6 +136,9 @@ func TestRequestOfARedial(t *testing.T) {
 		{name: "agreed", offer: []string{"Sec-WebSocket-Protocol: one, two", "Sec-WebSocket-Extensions: permessage-deflate"},
 			agree:       []string{"Sec-WebSocket-Protocol: two", "Sec-WebSocket-Extensions: " + noContext},
 			subprotocol: "one, two", extensions: noContext, resubprotocol: "two", reextensions: noContext},
+		{name: "a token beside it", offer: []string{"Sec-WebSocket-Protocol: phoenix, one", "Sec-WebSocket-Protocol: base64url.bearer.phx.dG9rZW4"},
+			agree:       []string{"Sec-WebSocket-Protocol: phoenix"},
+			subprotocol: "phoenix, one", resubprotocol: "phoenix, base64url.bearer.phx.dG9rZW4"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

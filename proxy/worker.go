@@ -348,8 +348,8 @@ func (s *Session) handshake() upstream.Handshake {
 		subprotocols = s.offer["Sec-Websocket-Protocol"]
 		extensions = rule.offerUp(s.offer["Sec-Websocket-Extensions"])
 	} else {
-		if s.agreed.Subprotocol != "" {
-			subprotocols = []string{s.agreed.Subprotocol}
+		if s.agreed.Offer != "" {
+			subprotocols = []string{s.agreed.Offer}
 		}
 		switch {
 		case rule == extTerminate:

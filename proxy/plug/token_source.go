@@ -186,11 +186,35 @@ const (
 	namedToken      = "access_token"
 )
 
-// splitProtocols takes the tokens out of a list of subprotocols. The marker is
-// the offer that stands for the token, by which a client may be told that it
-// was understood; it is empty where none was offered beside the token itself.
-func splitProtocols(lines []string) (tokens, rest []string, marker string) {
-	var all []string
+// bearerToken begins what is a token for any server that reads it there:
+// Phoenix's, and Kubernetes's.
+const bearerToken = "base64url.bearer."
+
+// OfferAgain is the subprotocols that a further upstream of a session is
+// offered, after the client has offered lines and chosen was agreed on: that
+// one and no other, and the tokens beside it, which the upstream may ask for
+// each time.
+func OfferAgain(lines []string, chosen string) string {
+	if len(lines) == 0 {
+		return chosen
+	}
+	all := protocols(lines)
+	var again []string
+	for i, element := range all {
+		isToken := strings.HasPrefix(element, bearerToken) || i > 0 && all[i-1] == namedToken
+		namesOne := element == namedToken && i+1 < len(all)
+		if isToken || namesOne || element == chosen {
+			again = append(again, element)
+		}
+	}
+	if chosen != "" && !slices.Contains(again, chosen) {
+		again = append([]string{chosen}, again...)
+	}
+	return strings.Join(again, ", ")
+}
+
+// protocols are the elements of a list of subprotocols.
+func protocols(lines []string) (all []string) {
 	for _, line := range lines {
 		for element := range strings.SplitSeq(line, ",") {
 			if element = strings.TrimSpace(element); element != "" {
@@ -198,6 +222,14 @@ func splitProtocols(lines []string) (tokens, rest []string, marker string) {
 			}
 		}
 	}
+	return all
+}
+
+// splitProtocols takes the tokens out of a list of subprotocols. The marker is
+// the offer that stands for the token, by which a client may be told that it
+// was understood; it is empty where none was offered beside the token itself.
+func splitProtocols(lines []string) (tokens, rest []string, marker string) {
+	all := protocols(lines)
 	phoenix := false
 	for i := 0; i < len(all); i++ {
 		encoded, isPhoenix := strings.CutPrefix(all[i], phoenixToken)
