@@ -371,23 +371,26 @@ func lossUnderLoad(t *testing.T, p pair, policy *Policy, rnd *rand.Rand) {
 	const upstreams = 12
 	var peers []*peer
 	var moved []bool
+	heard := func(h heard, ok bool) (from byte) {
+		if !ok {
+			t.Fatalf("the client was disconnected: %v", r.link.Ended())
+		}
+		if h.op != frame.Binary {
+			return 0
+		}
+		if err := c.order(h.payload); err != nil {
+			t.Fatal(err)
+		}
+		return h.payload[0]
+	}
 	for i := range upstreams {
 		u := r.attach()
 		peers = append(peers, u)
 		load.Go(say(u, byte('A'+i), rnd.Uint64()))
 		// Some of both have come before it goes.
 		for want := 1 + rnd.IntN(30); want > 0; {
-			h, ok := c.next()
-			if !ok {
-				t.Fatalf("the client was disconnected: %v", r.link.Ended())
-			}
-			if h.op == frame.Binary {
-				if err := c.order(h.payload); err != nil {
-					t.Fatal(err)
-				}
-				if h.payload[0] == byte('A'+i) {
-					want--
-				}
+			if heard(c.next()) == byte('A'+i) {
+				want--
 			}
 		}
 		if i == upstreams-1 {
@@ -408,7 +411,16 @@ func lossUnderLoad(t *testing.T, p pair, policy *Policy, rnd *rand.Rand) {
 				u.Close()
 			})
 		}
-		r.loss()
+		for lost := false; !lost; { // not before the client has what was said
+			select {
+			case <-r.lost:
+				lost = true
+			case h, ok := <-c.got:
+				heard(h, ok)
+			case <-time.After(patience):
+				t.Fatal("the upstream is not lost")
+			}
+		}
 	}
 	close(stop)
 	r.link.End(End{Cause: Draining})
