@@ -285,18 +285,26 @@ func (l *Link) clientEnded(err error) {
 // leave begins a farewell: the upstream is told, and Run relays what it
 // still says. Without an upstream the session ends at once.
 func (l *Link) leave(fare *farewell, end End, tell func(*leg)) {
-	if up := l.current(); up != nil && up != l.fed {
-		l.feed(up) // it is new, and what is held comes before the last word
-	}
-	l.mu.Lock()
-	up := l.upstream
-	if up == nil || up.failed || l.end != nil {
-		if l.farewell == nil {
-			l.farewell = fare
+	var up *leg
+	for tried := up; ; {
+		l.mu.Lock()
+		up = l.upstream
+		if up == nil || up.failed || l.end != nil {
+			if l.farewell == nil {
+				l.farewell = fare
+			}
+			l.mu.Unlock()
+			l.End(end)
+			return
+		}
+		if up == l.fed || up == tried {
+			break
 		}
 		l.mu.Unlock()
-		l.End(end)
-		return
+		tried = up
+		if l.current() == up {
+			l.feed(up) // it is new, and what is held comes before the last word
+		}
 	}
 	fare.end = end
 	fare.until = now().add(l.Policy.Timeouts.Close)

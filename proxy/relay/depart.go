@@ -169,6 +169,9 @@ func (st *seat) abandon(err error) {
 	}
 	l := st.link
 	l.End(End{Cause: Failed, Err: err})
+	if !l.client.said() {
+		st.untold()
+	}
 	l.mu.Lock()
 	up, runs := l.upstream, l.runs
 	l.mu.Unlock()

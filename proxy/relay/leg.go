@@ -55,10 +55,11 @@ type leg struct {
 	carry  gathered      // bytes read and not consumed yet; owned by the reader
 	heard  atomic.Int64  // instant of the last chunk
 	broken error         // a write failed; the stream is cut; guarded by wmu
-	// readBy is when to stop reading a failed or left upstream, not counting the
-	// time in which its client takes nothing; timed says that there is one.
-	readBy instant // guarded by the link's mu
-	timed  atomic.Bool
+	// readBy is when to stop reading a failed or left upstream, with what it was
+	// excused; timed says that there is one.
+	readBy  instant       // guarded by the link's mu
+	excused time.Duration // likewise
+	timed   atomic.Bool
 
 	mu sync.Mutex
 	// guarded by mu

@@ -2,9 +2,11 @@ package relay
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"runtime"
 	"slices"
 	"strings"
@@ -390,6 +392,57 @@ func TestMoveBehindSlowClient(t *testing.T) {
 		u.say(u.closing(1001, ""))
 		if l := r.loss(); l.Cause != LossMoved {
 			t.Errorf("got %v, want LossMoved", l)
+		}
+	})
+}
+
+// An upstream that goes on and on after it was told is left all the same,
+// though its client is always behind.
+func TestMoveFromFlood(t *testing.T) {
+	onEachEngine(t, "flood", func(t *testing.T, s Session, p pair) {
+		t.Parallel()
+		s.Policy = newPolicy(func(p *Policy) {
+			holding(p)
+			p.Timeouts.Close, p.Timeouts.Write = 200*time.Millisecond, 3*time.Second
+		})
+		r := newRig(t, s, p, nil)
+		u, c := r.attach(), r.client
+		own := c.Conn
+		if secure, ok := own.(*tls.Conn); ok {
+			own = secure.NetConn()
+		}
+		own.(*net.TCPConn).SetReadBuffer(32 << 10) // it is slow, and never stands still
+		chunk := bytes.Repeat(u.text(strings.Repeat("on", 30)), 1000)
+		flood := background(func() {
+			for {
+				if _, err := u.Write(chunk); err != nil {
+					return
+				}
+			}
+		})
+		for range 20000 { // the client is behind
+			c.next()
+		}
+		r.link.Move()
+		for n, patient := 0, time.After(patience); ; n++ {
+			if n%500 == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			select {
+			case l := <-r.lost:
+				if l.Cause != LossMoved {
+					t.Errorf("got %v, want LossMoved", l)
+				}
+				u.Close()
+				<-flood
+				return
+			case _, ok := <-c.got:
+				if !ok {
+					t.Fatalf("the client was disconnected: %v", r.link.Ended())
+				}
+			case <-patient:
+				t.Fatal("the upstream is not left")
+			}
 		}
 	})
 }

@@ -101,6 +101,7 @@ func (p *Loop) take(l *Link, conn net.Conn, early []byte) bool {
 func (st *seat) refuse() {
 	l := st.link
 	l.End(End{Cause: Failed, Err: errLoopEnded})
+	st.untold()
 	l.mu.Lock()
 	up := l.upstream
 	l.mu.Unlock()

@@ -161,11 +161,15 @@ func (l *Link) readOn(up *leg, t instant) instant {
 }
 
 // excuse gives an upstream that is over the time back in which it was not
-// read: the client took nothing of what it had said before.
+// read, since what it had said before was not passed on yet. In all that is no
+// more than the client may take nothing for: it might never stop.
 func (l *Link) excuse(up *leg, since, t instant) {
 	if up.timed.Load() {
 		l.mu.Lock()
-		up.readBy += t - since
+		left := max(l.Policy.Timeouts.Write, l.Policy.Timeouts.Close) - up.excused
+		more := min(time.Duration(t-since), left)
+		up.excused += more
+		up.readBy = up.readBy.add(more)
 		l.mu.Unlock()
 	}
 }
