@@ -75,3 +75,22 @@ func TestCheckAnswer(t *testing.T) {
 		})
 	}
 }
+
+// Who is answered without an upstream is told a subprotocol, and not its token.
+func TestAloneAnswer(t *testing.T) {
+	for offer, want := range map[string]string{
+		"":                              "",
+		"chat, superchat":               "chat",
+		"base64url.bearer.phx.eA, chat": "chat",
+		"base64url.bearer.phx.eA":       "",
+		"access_token, eA":              "access_token",
+	} {
+		h := http.Header{}
+		if offer != "" {
+			h.Set("Sec-Websocket-Protocol", offer)
+		}
+		if got := aloneAnswer(h).Get("Sec-Websocket-Protocol"); got != want {
+			t.Errorf("of %q: got %q, want %q", offer, got, want)
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/plug"
 	"github.com/stentproxy/stent/proxy/relay"
 	"github.com/stentproxy/stent/proxy/upstream"
 )
@@ -197,8 +198,11 @@ func (s *Session) first() error {
 // the first subprotocol that the client offers.
 func aloneAnswer(offer http.Header) http.Header {
 	h := http.Header{}
-	if all := elements(offer["Sec-Websocket-Protocol"]); len(all) > 0 {
-		h.Set("Sec-Websocket-Protocol", all[0])
+	for _, name := range elements(offer["Sec-Websocket-Protocol"]) {
+		if !plug.IsTokenProtocol(name) {
+			h.Set("Sec-Websocket-Protocol", name)
+			break
+		}
 	}
 	return h
 }
@@ -216,8 +220,8 @@ func (s *Session) admit(header http.Header) error {
 	s.subprotocol.Store(&told)
 	s.opening = nil
 	s.offer = nil
-	if s.route.continuity == nil {
-		s.shake = nil
+	if s.route.continuity == nil { // there is no further dial
+		s.shake, s.agreed.Offer = nil, ""
 	}
 	s.opened101()
 	s.link.Agree(s.agreed.Rsv, s.agreed.Deflate)

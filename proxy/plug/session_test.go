@@ -77,7 +77,7 @@ func TestSessionTampering(t *testing.T) {
 		"empty":                 "",
 		"garbage":               "garbage",
 		"dots":                  "...",
-		"another name":          "0" + parts[0][1:] + "." + parts[1] + "." + parts[2], // no name has one,
+		"another name":          "0" + parts[0][1:] + "." + parts[1] + "." + parts[2], // no name has a 0
 		"a later time":          parts[0] + "." + parts[1] + "0." + parts[2],
 		"no signature":          parts[0] + "." + parts[1] + ".",
 		"without its signature": parts[0] + "." + parts[1],

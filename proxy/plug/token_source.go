@@ -190,6 +190,9 @@ const (
 // Phoenix's, and Kubernetes's.
 const bearerToken = "base64url.bearer."
 
+// IsTokenProtocol reports whether an offered subprotocol is a token and none.
+func IsTokenProtocol(name string) bool { return strings.HasPrefix(name, bearerToken) }
+
 // OfferAgain is the subprotocols that a further upstream of a session is
 // offered, after the client has offered lines and chosen was agreed on: that
 // one and no other, and the tokens beside it, which the upstream may ask for
@@ -201,7 +204,7 @@ func OfferAgain(lines []string, chosen string) string {
 	all := protocols(lines)
 	var again []string
 	for i, element := range all {
-		isToken := strings.HasPrefix(element, bearerToken) || i > 0 && all[i-1] == namedToken
+		isToken := IsTokenProtocol(element) || i > 0 && all[i-1] == namedToken
 		namesOne := element == namedToken && i+1 < len(all)
 		if isToken || namesOne || element == chosen {
 			again = append(again, element)
