@@ -285,6 +285,7 @@ func (l *Link) clientEnded(err error) {
 // leave begins a farewell: the upstream is told, and Run relays what it
 // still says. Without an upstream the session ends at once.
 func (l *Link) leave(fare *farewell, end End, tell func(*leg)) {
+	fare.end = end
 	var up *leg
 	for tried := up; ; {
 		l.mu.Lock()
@@ -306,7 +307,6 @@ func (l *Link) leave(fare *farewell, end End, tell func(*leg)) {
 			l.feed(up) // it is new, and what is held comes before the last word
 		}
 	}
-	fare.end = end
 	fare.until = now().add(l.Policy.Timeouts.Close)
 	l.farewell = fare
 	l.mu.Unlock()
