@@ -46,6 +46,9 @@ func TestDecode(t *testing.T) {
 		{name: "spaces", data: " \n[ null ,\t\"1\", \"t\" ,\"e\" , [ 1 , 2 ] ] ", fromClient: `- "1" t e [ 1 , 2 ]`},
 		{name: "escapes", data: `["\u0031","2","ro\u006fm:\"a\"","ph\u0078_join",{}]`,
 			fromClient: `"1" "2" room:"a" phx_join {}`},
+		{name: "refs that are no strings", data: `[{"a":"\n"},["\u0031"],"t","e",{}]`,
+			fromClient: `{"a":"\n"} ["\u0031"] t e {}`},
+		{name: "a ref that can't be read", data: `[null,"\0","t","e",{}]`, fromClient: `- "\0" t e {}`},
 		{name: "an event that is no string", data: `[null,null,"t",7,{}]`, fromClient: `- - t 7 {}`},
 		{name: "version 1", data: `{"topic":"t","event":"e","payload":{"a":{"topic":"no"}},"ref":"1"}`,
 			fromClient: `- "1" t e {"a":{"topic":"no"}}`},
@@ -188,7 +191,7 @@ func FuzzDecode(f *testing.F) {
 		`["1","2","room:a","new_msg",{"body":"x"}]`, ` [null,1,"\u0041","\"",[{"a":"]"}],5]`,
 		`{"topic":"t","event":"e","payload":{},"ref":"1","join_ref":null,"topic":"u"}`,
 		"\x00\x02\x03\x05\x0512123topiceventpayload", "\x01\x02\x03\x05\x0212123topicok", "\x02\x01\x01te",
-		`[[[[`, `{"`, `[null,null,"t","e",{}`,
+		`[[[[`, `{"`, `[null,null,"t","e",{}`, "[0,\"\xff\\0\",0,0,0]", `[0,{"a":"\n"},0,0,0]`,
 	} {
 		f.Add([]byte(seed))
 	}

@@ -90,13 +90,14 @@ func decodeMap(s *scanner) (m Message, err error) {
 	return m, nil
 }
 
-// ref is a ref as it is kept and compared: without escapes.
+// ref is a ref as it is kept and compared: a string without needless escapes,
+// and anything else as it came.
 func ref(value []byte) []byte {
 	if string(value) == "null" {
 		return nil
 	}
-	if bytes.IndexByte(value, '\\') >= 0 {
-		return appendString(nil, text(value))
+	if s, ok := unescape(value); ok {
+		return appendString(nil, s)
 	}
 	return value
 }
@@ -104,17 +105,26 @@ func ref(value []byte) []byte {
 // text is what a JSON string says. What is no string, and what can't be read
 // as one, stays as it is: a server knows it by no name either.
 func text(value []byte) []byte {
-	if value[0] != '"' {
+	if s, ok := unescape(value); ok {
+		return s
+	}
+	if value[0] != '"' || bytes.IndexByte(value, '\\') >= 0 {
 		return value
 	}
-	if bytes.IndexByte(value, '\\') >= 0 {
-		var s string
-		if json.Unmarshal(value, &s) != nil {
-			return value
-		}
-		return []byte(s)
-	}
 	return value[1 : len(value)-1 : len(value)-1]
+}
+
+// unescape is what a JSON string with escapes says; it is not ok where value
+// is no string, has no escapes, or has some that mean nothing.
+func unescape(value []byte) ([]byte, bool) {
+	if value[0] != '"' || bytes.IndexByte(value, '\\') < 0 {
+		return nil, false
+	}
+	var s string
+	if json.Unmarshal(value, &s) != nil {
+		return nil, false
+	}
+	return []byte(s), true
 }
 
 // scanner steps over JSON values.
