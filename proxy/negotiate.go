@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/stentproxy/stent/proxy/field"
 	"github.com/stentproxy/stent/proxy/frame"
 	"github.com/stentproxy/stent/proxy/plug"
 )
@@ -48,26 +49,24 @@ func (e extension) param(key string) (value string, ok bool) {
 // parseExtensions reads every line of a Sec-WebSocket-Extensions header.
 func parseExtensions(lines []string) []extension {
 	var all []extension
-	for _, line := range lines {
-		for element := range strings.SplitSeq(line, ",") {
-			name, rest, _ := strings.Cut(element, ";")
-			e := extension{name: strings.ToLower(strings.TrimSpace(name))}
-			if e.name == "" {
+	for element := range field.Elements(lines) {
+		name, rest, _ := strings.Cut(element, ";")
+		e := extension{name: strings.ToLower(strings.TrimSpace(name))}
+		if e.name == "" {
+			continue
+		}
+		for param := range strings.SplitSeq(rest, ";") {
+			key, value, has := strings.Cut(param, "=")
+			key = strings.TrimSpace(key)
+			if key == "" {
 				continue
 			}
-			for param := range strings.SplitSeq(rest, ";") {
-				key, value, has := strings.Cut(param, "=")
-				key = strings.TrimSpace(key)
-				if key == "" {
-					continue
-				}
-				if has {
-					key += "=" + strings.Trim(strings.TrimSpace(value), `"`)
-				}
-				e.params = append(e.params, key)
+			if has {
+				key += "=" + strings.Trim(strings.TrimSpace(value), `"`)
 			}
-			all = append(all, e)
+			e.params = append(e.params, key)
 		}
+		all = append(all, e)
 	}
 	return all
 }

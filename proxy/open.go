@@ -158,7 +158,7 @@ func (s *Session) openHandler(h Handler) (err error) {
 	}()
 	err = o.Open(s)
 	if _, ok := errors.AsType[*Refusal](err); err != nil && !ok {
-		s.log().Error("handler failed to open a session", zap.Error(err))
+		s.Log().Error("handler failed to open a session", zap.Error(err))
 		return internalError()
 	}
 	return err
@@ -255,19 +255,6 @@ func appendLines(b []byte, name string, values []string) []byte {
 }
 
 var lineBreaks = strings.NewReplacer("\r", " ", "\n", " ")
-
-// elements splits a comma-separated header.
-func elements(lines []string) []string {
-	var all []string
-	for _, line := range lines {
-		for e := range strings.SplitSeq(line, ",") {
-			if e = strings.TrimSpace(e); e != "" {
-				all = append(all, e)
-			}
-		}
-	}
-	return all
-}
 
 // refuseWith answers a handshake that an error has ended: with the
 // upstream's own refusal, a handler's, or a problem.

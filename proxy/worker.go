@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/field"
 	"github.com/stentproxy/stent/proxy/plug"
 	"github.com/stentproxy/stent/proxy/relay"
 	"github.com/stentproxy/stent/proxy/upstream"
@@ -198,7 +199,7 @@ func (s *Session) first() error {
 // the first subprotocol that the client offers.
 func aloneAnswer(offer http.Header) http.Header {
 	h := http.Header{}
-	for _, name := range elements(offer["Sec-Websocket-Protocol"]) {
+	for name := range field.Elements(offer["Sec-Websocket-Protocol"]) {
 		if !plug.IsTokenProtocol(name) {
 			h.Set("Sec-Websocket-Protocol", name)
 			break

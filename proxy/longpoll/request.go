@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/stentproxy/stent/proxy/field"
 )
 
 const (
@@ -136,15 +138,12 @@ func webSocketPath(path string) string {
 func SameAuth(h http.Header) {
 	var rest []string
 	found := false
-	for _, line := range h["Sec-Websocket-Protocol"] {
-		for element := range strings.SplitSeq(line, ",") {
-			element = strings.TrimSpace(element)
-			if strings.HasPrefix(element, authProtocol) {
-				found = true
-				continue
-			}
-			rest = append(rest, element)
+	for element := range field.Elements(h["Sec-Websocket-Protocol"]) {
+		if strings.HasPrefix(element, authProtocol) {
+			found = true
+			continue
 		}
+		rest = append(rest, element)
 	}
 	switch {
 	case !found:

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/field"
 )
 
 // formats are the short names of media types.
@@ -95,32 +96,30 @@ func (m mediaRange) matches(mediaType string) bool {
 // send none that choose a representation.
 func parseAccept(lines []string) []mediaRange {
 	var ranges []mediaRange
-	for _, line := range lines {
-		for element := range strings.SplitSeq(line, ",") {
-			pattern, params, _ := strings.Cut(element, ";")
-			pattern = strings.ToLower(strings.TrimSpace(pattern))
-			major, minor, ok := strings.Cut(pattern, "/")
-			if !ok || major == "" || minor == "" || major == "*" && minor != "*" {
+	for element := range field.Elements(lines) {
+		pattern, params, _ := strings.Cut(element, ";")
+		pattern = strings.ToLower(strings.TrimSpace(pattern))
+		major, minor, ok := strings.Cut(pattern, "/")
+		if !ok || major == "" || minor == "" || major == "*" && minor != "*" {
+			continue
+		}
+		m := mediaRange{pattern: pattern, specificity: 2, weight: 1}
+		switch {
+		case major == "*":
+			m.specificity = 0
+		case minor == "*":
+			m.specificity = 1
+		}
+		for param := range strings.SplitSeq(params, ";") {
+			name, value, _ := strings.Cut(strings.TrimSpace(param), "=")
+			if !strings.EqualFold(name, "q") {
 				continue
 			}
-			m := mediaRange{pattern: pattern, specificity: 2, weight: 1}
-			switch {
-			case major == "*":
-				m.specificity = 0
-			case minor == "*":
-				m.specificity = 1
+			if q, err := strconv.ParseFloat(value, 64); err == nil {
+				m.weight = q
 			}
-			for param := range strings.SplitSeq(params, ";") {
-				name, value, _ := strings.Cut(strings.TrimSpace(param), "=")
-				if !strings.EqualFold(name, "q") {
-					continue
-				}
-				if q, err := strconv.ParseFloat(value, 64); err == nil {
-					m.weight = q
-				}
-			}
-			ranges = append(ranges, m)
 		}
+		ranges = append(ranges, m)
 	}
 	return ranges
 }

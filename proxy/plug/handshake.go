@@ -3,15 +3,15 @@ package plug
 import (
 	"net/http"
 	"strings"
+
+	"github.com/stentproxy/stent/proxy/field"
 )
 
 // HasToken says whether a comma-separated field has the token, in any case.
 func HasToken(lines []string, token string) bool {
-	for _, line := range lines {
-		for element := range strings.SplitSeq(line, ",") {
-			if strings.EqualFold(strings.TrimSpace(element), token) {
-				return true
-			}
+	for element := range field.Elements(lines) {
+		if strings.EqualFold(element, token) {
+			return true
 		}
 	}
 	return false

@@ -3,7 +3,8 @@ package plug
 import (
 	"net/http"
 	"slices"
-	"strings"
+
+	"github.com/stentproxy/stent/proxy/field"
 )
 
 // hopByHop are the fields that concern one connection (RFC 9110 section
@@ -27,12 +28,8 @@ func HopByHop(name string) bool { return slices.Contains(hopByHop, name) }
 // DropHopByHop deletes the fields that concern one connection, and those that
 // Connection lists.
 func DropHopByHop(h http.Header) {
-	for _, line := range h["Connection"] {
-		for name := range strings.SplitSeq(line, ",") {
-			if name = strings.TrimSpace(name); name != "" {
-				h.Del(name)
-			}
-		}
+	for name := range field.Elements(h["Connection"]) {
+		h.Del(name)
 	}
 	for _, name := range hopByHop {
 		delete(h, name)

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/field"
 )
 
 // tokenSource is one place where a request may carry its token.
@@ -201,7 +202,7 @@ func OfferAgain(lines []string, chosen string) string {
 	if len(lines) == 0 {
 		return chosen
 	}
-	all := protocols(lines)
+	all := slices.Collect(field.Elements(lines))
 	var again []string
 	for i, element := range all {
 		isToken := IsTokenProtocol(element) || i > 0 && all[i-1] == namedToken
@@ -216,23 +217,11 @@ func OfferAgain(lines []string, chosen string) string {
 	return strings.Join(again, ", ")
 }
 
-// protocols are the elements of a list of subprotocols.
-func protocols(lines []string) (all []string) {
-	for _, line := range lines {
-		for element := range strings.SplitSeq(line, ",") {
-			if element = strings.TrimSpace(element); element != "" {
-				all = append(all, element)
-			}
-		}
-	}
-	return all
-}
-
 // splitProtocols takes the tokens out of a list of subprotocols. The marker is
 // the offer that stands for the token, by which a client may be told that it
 // was understood; it is empty where none was offered beside the token itself.
 func splitProtocols(lines []string) (tokens, rest []string, marker string) {
-	all := protocols(lines)
+	all := slices.Collect(field.Elements(lines))
 	phoenix := false
 	for i := 0; i < len(all); i++ {
 		encoded, isPhoenix := strings.CutPrefix(all[i], phoenixToken)

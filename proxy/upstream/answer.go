@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/stentproxy/stent/proxy/field"
 )
 
 const (
@@ -196,14 +198,12 @@ func switched(header http.Header, key string, h *Handshake) error {
 		return &BadAnswer{fmt.Sprintf("101 with subprotocol %q, which was not offered", protocols[0]), ErrUnsuitable}
 	}
 	var offered []string
-	for _, line := range header["Sec-Websocket-Extensions"] {
+	for e := range field.Elements(header["Sec-Websocket-Extensions"]) {
 		if offered == nil {
 			offered = h.offered("Sec-WebSocket-Extensions")
 		}
-		for _, e := range elements(line) {
-			if !contains(offered, e) {
-				return &BadAnswer{fmt.Sprintf("101 with extension %q, which was not offered", e), ErrUnsuitable}
-			}
+		if !contains(offered, e) {
+			return &BadAnswer{fmt.Sprintf("101 with extension %q, which was not offered", e), ErrUnsuitable}
 		}
 	}
 	return nil

@@ -7,7 +7,10 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strings"
+
+	"github.com/stentproxy/stent/proxy/field"
 )
 
 // Handshake is one client's opening handshake (RFC 6455 section 4.1) as it
@@ -158,21 +161,7 @@ func (h *Handshake) appendRequest(b []byte, prefix, host, key string) []byte {
 func (h *Handshake) offered(name string) []string {
 	var all []string
 	for _, lines := range [][]byte{h.Header, h.Extra} {
-		for _, v := range lineValues(lines, name) {
-			all = append(all, elements(v)...)
-		}
-	}
-	return all
-}
-
-// elements splits a list header's value (RFC 9110 section 5.6.1). None of
-// the lists read here has an element with a quoted comma in its first token.
-func elements(value string) []string {
-	var all []string
-	for e := range strings.SplitSeq(value, ",") {
-		if e = textproto.TrimString(e); e != "" {
-			all = append(all, e)
-		}
+		all = slices.AppendSeq(all, field.Elements(lineValues(lines, name)))
 	}
 	return all
 }
