@@ -14,8 +14,9 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
-	"github.com/stentproxy/stent/config"
 	"go.uber.org/zap"
+
+	"github.com/stentproxy/stent/config"
 )
 
 // acmeProtocol is what an authority asks for in a TLS-ALPN-01 challenge (RFC

@@ -11,8 +11,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/stentproxy/stent/config"
 	"go.uber.org/zap"
+
+	"github.com/stentproxy/stent/config"
 )
 
 // certificateAge is how long certificate files are believed to be unchanged.

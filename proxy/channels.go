@@ -37,7 +37,7 @@ const codeNoMessage = 1008
 func (c *channels) fromClient(m Message) Result {
 	action, err := c.socket.FromClient(m.Type == Binary, m.Data, time.Now())
 	if err != nil {
-		c.session.log().Info("client's message refused", zap.Error(err))
+		c.session.Log().Info("client's message refused", zap.Error(err))
 		return Stop(codeNoMessage, err.Error())
 	}
 	return c.result(action)

@@ -3,8 +3,9 @@ package proxy
 import (
 	"net/http"
 
-	"github.com/stentproxy/stent/proxy/plug"
 	"go.uber.org/zap"
+
+	"github.com/stentproxy/stent/proxy/plug"
 )
 
 // Door is the way in behind every listener: it says what is known of a

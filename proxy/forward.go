@@ -12,10 +12,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/stentproxy/stent/config"
-	"github.com/stentproxy/stent/proxy/plug"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/plug"
 )
 
 // pickTarget chooses where one plain request goes: uri, as UpURI returns it,

@@ -17,9 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/stentproxy/stent/config"
 	"github.com/stentproxy/stent/proxy/plug"
-	"go.uber.org/zap"
 )
 
 // forwarding is a listener whose one route proxies plain requests.

@@ -13,11 +13,12 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/stentproxy/stent/config"
-	"github.com/stentproxy/stent/proxy/relay"
 	"github.com/thejerf/suture/v4"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/relay"
 )
 
 const (

@@ -23,11 +23,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stentproxy/stent/config"
-	"github.com/stentproxy/stent/proxy/plug"
 	"github.com/thejerf/suture/v4"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+
+	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/plug"
 )
 
 // patience bounds every wait of these tests.

@@ -11,8 +11,8 @@ import (
 	"github.com/stentproxy/stent/proxy/upstream"
 )
 
-// log returns the logger of what happens to this session.
-func (s *Session) log() *zap.Logger {
+// Log returns the logger of what happens to this session.
+func (s *Session) Log() *zap.Logger {
 	return s.proxy.log.With(zap.String("session", s.key), zap.String("route", s.Route()))
 }
 

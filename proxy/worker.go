@@ -156,7 +156,7 @@ func (s *Session) run() error {
 	s.restarts.Add(1)
 	s.holdBegins(now, c.Hold.Std())
 	s.route.count.restarted(loss.Cause.String())
-	s.log().Info("upstream lost, client held", zap.String("target", s.Target()), zap.Error(loss))
+	s.Log().Info("upstream lost, client held", zap.String("target", s.Target()), zap.Error(loss))
 	s.upstreamLost(loss)
 	return loss
 }
@@ -276,7 +276,7 @@ func (s *Session) again(ctx context.Context) error {
 			s.end(End{Cause: relay.RedialRefused, Err: err})
 			return errEnded
 		}
-		s.log().Debug("redial failed", zap.Int("attempt", s.Attempt()), zap.Error(err))
+		s.Log().Debug("redial failed", zap.Int("attempt", s.Attempt()), zap.Error(err))
 	}
 }
 
@@ -421,7 +421,7 @@ func (s *Session) resumed() {
 	held := now.Sub(s.waiting.since)
 	s.holdEnds(now)
 	s.setState(Open)
-	s.log().Info("upstream found", zap.String("target", s.Target()), zap.Int("attempt", s.Attempt()), zap.Duration("held", held))
+	s.Log().Info("upstream found", zap.String("target", s.Target()), zap.Int("attempt", s.Attempt()), zap.Duration("held", held))
 	each(s, func(h UpstreamWatcher) { h.UpstreamUp(s, s.Attempt()) })
 }
 

@@ -21,5 +21,5 @@
 // as json.op on a message that is not JSON, does not hold, so json?.op is
 // only shorter, not safer. A reply or replacement that fails leaves nothing
 // to send, and the message it was to replace must not pass either: it is
-// dropped.
+// dropped, and the log has a warning, once a minute at most for a route.
 package rules

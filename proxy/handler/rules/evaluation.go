@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/expr-lang/expr/vm"
+	"go.uber.org/zap"
 
 	"github.com/stentproxy/stent/proxy/frame"
 	"github.com/stentproxy/stent/proxy/phoenix"
@@ -33,21 +34,27 @@ func (p *program) decide(s *subject, m message) relay.Result {
 	for i := range p.rules {
 		r := &p.rules[i]
 		holds, err := e.machine.Run(r.when, e.environment)
-		if err != nil {
-			p.failures.Add(1)
-			continue
-		}
-		if holds != true {
+		if err != nil || holds != true {
 			continue
 		}
 		result, err := r.answer(e)
 		if err != nil {
-			p.failures.Add(1)
+			p.failed(s, i, err)
 			return relay.Result{Verdict: relay.Drop}
 		}
 		return result
 	}
 	return relay.Result{}
+}
+
+// failed notes that the result of a rule could not be computed, so that its
+// message is lost.
+func (p *program) failed(s *subject, rule int, err error) {
+	lost := p.lost.Add(1)
+	p.report.Do(func() {
+		s.session.Log().Warn("a rule's result failed, its message is dropped",
+			zap.Int("rule", rule), zap.Uint64("dropped_so_far", lost), zap.Error(err))
+	})
 }
 
 // answer returns the rule's result, computed where it is an expression.

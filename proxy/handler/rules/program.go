@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/vm"
+	"golang.org/x/time/rate"
 
 	"github.com/stentproxy/stent/config"
 	"github.com/stentproxy/stent/proxy/frame"
@@ -22,14 +24,20 @@ const maxNodes = 1000
 // of lists, maps and repeated strings.
 const memoryBudget = 100_000
 
+// reportInterval is the least time between two warnings of one route.
+const reportInterval = time.Minute
+
 // program is a compiled list of rules. It is shared by all sessions of a
 // route.
 type program struct {
 	rules []rule
 	// uses is what any condition or result looks at.
 	uses uses
-	// failures counts conditions and results that failed while they ran.
-	failures atomic.Uint64
+	// lost counts messages dropped because a result failed.
+	lost atomic.Uint64
+	// report lets one of them into the log now and then: every message may
+	// fail.
+	report rate.Sometimes
 	// evaluations holds *evaluation: an idle session keeps none.
 	evaluations sync.Pool
 }
@@ -48,7 +56,7 @@ var errNoResult = errors.New("a rule needs a result: reply_text, reply_binary, r
 // compile checks and compiles all rules; its error joins those of all of
 // them.
 func compile(rules config.RulesHandler) (*program, error) {
-	p := &program{rules: make([]rule, len(rules))}
+	p := &program{rules: make([]rule, len(rules)), report: rate.Sometimes{Interval: reportInterval}}
 	p.evaluations.New = func() any { return newEvaluation() }
 	var errs []error
 	for i, c := range rules {

@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/stentproxy/stent/config"
 	"github.com/stentproxy/stent/proxy/frame"
 	"github.com/stentproxy/stent/proxy/relay"
@@ -20,6 +23,7 @@ func (fakeSession) Attempt() int  { return 2 }
 func (fakeSession) Header() http.Header {
 	return http.Header{"Origin": {"https://example.com"}, "X-Room": {"a", "b"}}
 }
+func (fakeSession) Log() *zap.Logger       { return zap.NewNop() }
 func (fakeSession) Claims() map[string]any { return map[string]any{"sub": "42", "admin": true} }
 
 var (
@@ -156,10 +160,37 @@ func TestFirstRuleThatHoldsDecides(t *testing.T) {
 			t.Errorf("%q: got %v %q, want %v %q", tt.message, got.Verdict, got.Data, tt.verdict, tt.want)
 		}
 	}
-	if got, want := p.failures.Load(), uint64(3); got != want {
-		t.Errorf("failures of a condition on what is no JSON: got %d, want %d", got, want)
+}
+
+// A result that fails takes its message with it, which the log says, but not
+// for each of them.
+func TestFailedResult(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	p := mustCompile(t,
+		when(`false`, drop),
+		when(`true`, config.Rule{ReplyExpr: `json.op`}),
+	)
+	s := &subject{session: loggedSession{log: zap.New(core)}}
+	for range 3 {
+		if got := p.decide(s, text("no JSON")); got.Verdict != relay.Drop {
+			t.Errorf("got %v, want drop", got.Verdict)
+		}
+	}
+	if n := logs.Len(); n != 1 {
+		t.Fatalf("got %d lines in the log, want 1", n)
+	}
+	line := logs.All()[0]
+	if rule := line.ContextMap()["rule"]; line.Level != zap.WarnLevel || rule != int64(1) {
+		t.Errorf("got %v, rule %v; want a warning of rule 1", line.Level, rule)
 	}
 }
+
+type loggedSession struct {
+	fakeSession
+	log *zap.Logger
+}
+
+func (s loggedSession) Log() *zap.Logger { return s.log }
 
 func TestMessagesDoNotMix(t *testing.T) {
 	p := mustCompile(t, when(`json?.op == "a" && text contains "a"`, config.Rule{ReplyExpr: "text"}))

@@ -3,6 +3,8 @@ package rules
 import (
 	"net/http"
 	"strings"
+
+	"go.uber.org/zap"
 )
 
 // session is what expressions can ask about a session.
@@ -13,6 +15,7 @@ type session interface {
 	Attempt() int
 	Header() http.Header
 	Claims() map[string]any
+	Log() *zap.Logger
 }
 
 // subject is one session as expressions see it. What stays the same for the
