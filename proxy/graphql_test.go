@@ -385,7 +385,7 @@ func TestOperationType(t *testing.T) {
 // FuzzOperationType looks for a document that is taken for something that
 // may be repeated, but holds a mutation under the same conditions.
 func FuzzOperationType(f *testing.F) {
-	for _, seed := range []string{"{ a }", "query Q($a: T = {b: 1}) @d { a }", "mutation { a }", `query { a(x: """ \""" """) } # c`, "fragment F on T { a } subscription { ...F }"} {
+	for _, seed := range []string{"{ a }", "query Q($a: T = {b: 1}) @d { a }", "mutation { a }", `query { a(x: """ \""" """) } # c`, "fragment F on T { a } subscription { ...F }", "query 0(}"} {
 		f.Add(seed, "")
 		f.Add(seed, "Q")
 	}
@@ -408,21 +408,22 @@ func FuzzOperationType(f *testing.F) {
 }
 
 // closed reports whether a document ends outside all blocks, strings and
-// comments, so that something can follow.
+// comments, each closed by its own kind, so that something can follow.
 func closed(document string) bool {
-	depth := 0
+	var open []string
 	s := documentScanner{rest: document}
 	for token := s.next(); token != ""; token = s.next() {
 		switch token {
 		case "{", "(", "[":
-			depth++
+			open = append(open, token)
 		case "}", ")", "]":
-			depth--
-		}
-		if depth < 0 {
-			return false
+			pair := map[string]string{"}": "{", ")": "(", "]": "["}
+			if len(open) == 0 || open[len(open)-1] != pair[token] {
+				return false
+			}
+			open = open[:len(open)-1]
 		}
 	}
 	last := strings.TrimRight(document, " \t\r\n,")
-	return depth == 0 && strings.HasSuffix(last, "}") && !strings.ContainsAny(document, "\"#")
+	return len(open) == 0 && strings.HasSuffix(last, "}") && !strings.ContainsAny(document, "\"#")
 }
