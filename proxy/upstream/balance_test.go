@@ -264,3 +264,27 @@ func TestPrioritiesBeforeWeights(t *testing.T) {
 		t.Errorf("got %v, want the last when the others are away", got)
 	}
 }
+
+// Turns are counted in weights: a reload that changes those begins anew.
+func TestRoundRobinAfterReload(t *testing.T) {
+	a, b := listen(t, welcome), listen(t, welcome)
+	u := upstreamOf(a.url(), b.url())
+	u.Balance.Kind = config.BalanceRoundRobin
+	u.Targets[0].Weight, u.Targets[1].Weight = 1000, 1000
+	pools := NewPools(Options{})
+	p := update(t, pools, u)
+	open(t, p).Close()
+	u.Targets[0].Weight, u.Targets[1].Weight = 1, 1
+	update(t, pools, u)
+	picked := make(map[string]int)
+	for range 10 {
+		c := open(t, p)
+		picked[c.Target.Name()]++
+		c.Close()
+	}
+	for _, target := range p.targets {
+		if n := picked[target.Name()]; n != 5 {
+			t.Errorf("%s: %d of 10", target.Name(), n)
+		}
+	}
+}

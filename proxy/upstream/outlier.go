@@ -6,8 +6,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// succeeded takes note that the target answered.
-func (t *Target) succeeded() { t.failed = 0 }
+// succeeded takes note that the target answered. One that was asked although
+// it is ejected is back.
+func (t *Target) succeeded() { t.failed, t.ejected = 0, time.Time{} }
 
 // failure takes note of a failed dial and ejects the target when that was
 // one too many in a row. The count is kept over the ejection: the first

@@ -105,6 +105,34 @@ func TestMaxEjected(t *testing.T) {
 	}
 }
 
+// An ejected target is asked all the same where no other is up, and is back
+// with the first success.
+func TestEjectedIsBetterThanNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newFakeNet()
+		pools := NewPools(n.options())
+		u := upstreamOf("ws://10.0.0.1", "ws://10.0.0.2")
+		u.Outlier = &config.Outlier{Failures: 3, Eject: milliseconds(30_000), MaxEjected: 0.5}
+		p := update(t, pools, u)
+		if err := pools.Drain("app", "10.0.0.2:80"); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if _, err := p.Dial(t.Context(), &Handshake{}); !errors.Is(err, ErrUnreachable) {
+				t.Fatal(err)
+			}
+		}
+		if got := p.targets[0].State(); got != Ejected {
+			t.Fatalf("after 3 failures: %v", got)
+		}
+		n.set("10.0.0.1:80", welcome)
+		open(t, p).Close()
+		if got := p.targets[0].State(); got != Up {
+			t.Errorf("after a success: %v", got)
+		}
+	})
+}
+
 // TestRefusalsDoNotEject gives answers that belong to the client.
 func TestRefusalsDoNotEject(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -160,6 +160,8 @@ func (p *Pool) list() {
 			known[m.address] = t
 		}
 		t.listed = true
+		t.evicts = t.evicts && t.drained
+		t.turn = 0 // turns are counted in weights, which may be others now
 		t.name, t.weight, t.priority = m.name, m.weight, m.priority
 		t.hash = xxhash.Sum64String(m.name)
 		t.tls = nil
@@ -225,7 +227,7 @@ func (p *Pool) setDrained(name string, drained bool) error {
 			continue
 		}
 		if t.drained != drained {
-			t.drained = drained
+			t.drained, t.evicts = drained, false
 			p.log.Info(map[bool]string{true: "target draining", false: "target undrained"}[drained],
 				zap.String("target", name), zap.Int("sessions", t.sessions))
 		}
@@ -242,28 +244,34 @@ func (p *Pool) leavers() []*Target {
 	defer p.mu.Unlock()
 	var all []*Target
 	for _, t := range slices.Concat(p.targets, p.leaving) {
-		if (t.drained || !t.listed) && t.sessions > 0 {
+		if (t.drained || !t.listed) && t.sessions+t.dialling > 0 {
 			all = append(all, t)
 		}
 	}
 	return all
 }
 
-// Available reports whether a session could be dialled now.
-func (p *Pool) Available() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.available(false, nil, time.Now())) > 0
+// available returns the targets that may be picked now, of the best priority
+// that has any; the slice is good until the next call. Where no target is up,
+// those that are ejected are asked all the same: a doubtful target is better
+// than none. p.mu is held.
+func (p *Pool) available(plain bool, tried []Attempt, now time.Time) []*Target {
+	if up := p.inState(Up, plain, tried, now); len(up) > 0 || p.anyUp(now) {
+		return up
+	}
+	return p.inState(Ejected, plain, tried, now)
 }
 
-// available returns the targets that may be picked now, of the best priority
-// that has any; the slice is good until the next call. p.mu is held.
-func (p *Pool) available(plain bool, tried []Attempt, now time.Time) []*Target {
+func (p *Pool) anyUp(now time.Time) bool {
+	return slices.ContainsFunc(p.targets, func(t *Target) bool { return t.state(now) == Up })
+}
+
+func (p *Pool) inState(state State, plain bool, tried []Attempt, now time.Time) []*Target {
 	p.scratch = p.scratch[:0]
 	best := 0
 	for _, t := range p.targets {
 		switch {
-		case t.state(now) != Up, !plain && t.full(p.policy.maxSessions), wasTried(tried, t):
+		case t.state(now) != state, !plain && t.full(p.policy.maxSessions), wasTried(tried, t):
 			continue
 		case len(p.scratch) > 0 && t.priority > best:
 			continue
