@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/stentproxy/stent/config"
 	"github.com/stentproxy/stent/proxy/testbackend"
@@ -23,6 +24,7 @@ import (
 type fleet struct {
 	*swarm
 	proxy   *Proxy
+	logs    *observer.ObservedLogs
 	servers map[string]*testbackend.Server
 	targets map[string]string // as a configuration has them
 	route   string            // keys of the route
@@ -46,7 +48,7 @@ func newFleet(t *testing.T, route, pool string, names string, known int) *fleet 
 		f.servers[name] = server
 		f.targets[name] = fmt.Sprintf("{name: %s, url: %q}", name, "ws://"+srv.Listener.Addr().String())
 	}
-	f.proxy, _ = launch(t, f.yaml(names[:known]), nil)
+	f.proxy, f.logs = launch(t, f.yaml(names[:known]), nil)
 	t.Cleanup(func() {
 		for _, c := range f.plain {
 			c.CloseNow()

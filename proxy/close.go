@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/stentproxy/stent/proxy/plug"
 	"github.com/stentproxy/stent/proxy/relay"
 	"github.com/stentproxy/stent/proxy/upstream"
 )
@@ -81,6 +82,22 @@ func dialProblem(err error) *Problem {
 	default:
 		return badGateway()
 	}
+}
+
+// endProblem is the answer to a client whose session was ended while its
+// upstream was being dialled, which failed with err for that.
+func endProblem(cause relay.Cause, err error) error {
+	switch cause {
+	case relay.Expired:
+		return plug.Revoked()
+	case relay.Kicked:
+		return &Problem{Status: http.StatusForbidden, Detail: "the session was closed by the operator"}
+	case relay.Draining:
+		return unavailable("the proxy or its backend is draining")
+	case relay.Shed:
+		return unavailable("the proxy is short of memory")
+	}
+	return err
 }
 
 // Refusal refuses a session at its opening with an HTTP status of the

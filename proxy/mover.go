@@ -14,7 +14,18 @@ import (
 // mover moves sessions on purpose: off targets that are drained or no
 // longer configured, and between targets that are unevenly loaded. It is a
 // control service.
-type mover struct{ p *Proxy }
+type mover struct {
+	p *Proxy
+	// pools is what is kept of each pool from one pass to the next.
+	pools map[*upstream.Pool]*moves
+}
+
+// moves is how the sessions of one pool are moved.
+type moves struct {
+	leave, rebalance pace
+	departures
+	stays bool // the log knows that sessions stay on their leaving target
+}
 
 // String names the service.
 func (m *mover) String() string { return "mover" }
@@ -47,82 +58,115 @@ func (m *mover) Serve(ctx context.Context) error {
 func (m *mover) pass(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, movePass)
 	defer cancel()
-	leaving := make(map[*upstream.Pool]map[*upstream.Target]bool)
+	leaving := make(map[*upstream.Pool]bool)
 	for _, t := range m.p.pools.Leaving() {
-		// The sessions of a pool that is no longer configured stay where they
-		// are: there is nowhere to go.
-		if m.p.pools.Get(t.Pool().Name()) != t.Pool() {
+		leaving[t.Pool()] = true
+	}
+	was := m.pools
+	m.pools = make(map[*upstream.Pool]*moves)
+	var movers sync.WaitGroup
+	// The sessions of a pool that is no longer configured stay where they
+	// are: there is nowhere to go.
+	for name := range m.p.Config().Upstreams {
+		pool := m.p.pools.Get(name)
+		if pool == nil {
 			continue
 		}
-		if leaving[t.Pool()] == nil {
-			leaving[t.Pool()] = make(map[*upstream.Target]bool)
+		of := was[pool]
+		if of == nil {
+			of = new(moves)
 		}
-		leaving[t.Pool()][t] = true
-	}
-	var movers sync.WaitGroup
-	for pool, targets := range leaving {
-		if sessions := m.sessionsOn(targets); len(sessions) > 0 {
-			movers.Go(func() { m.leave(ctx, pool, sessions) })
+		m.pools[pool] = of
+		var sessions []*Session
+		if leaving[pool] {
+			sessions = m.leavers(pool)
 		}
-	}
-	for name := range m.p.Config().Upstreams {
-		if pool := m.p.pools.Get(name); pool != nil && leaving[pool] == nil {
-			if _, _, ok := pool.NextMove(m.underWay(pool)...); ok {
-				movers.Go(func() { m.rebalance(ctx, pool) })
-			}
+		switch {
+		case len(sessions) > 0:
+			movers.Go(func() { m.leave(ctx, pool, of, sessions) })
+		case m.wantsMove(pool):
+			movers.Go(func() { m.rebalance(ctx, pool, of) })
+		default:
+			of.departures, of.stays = departures{}, false
 		}
 	}
 	movers.Wait()
 	return ctx.Err() == context.DeadlineExceeded
 }
 
-// sessionsOn returns the sessions with continuity on one of the targets.
-func (m *mover) sessionsOn(targets map[*upstream.Target]bool) []*Session {
+// leavers returns the sessions of a pool that are to leave their target.
+func (m *mover) leavers(pool *upstream.Pool) []*Session {
 	var list []*Session
 	for _, s := range m.p.registry.all() {
-		if s.route.continuity != nil && s.State() == Open && targets[s.target.Load()] {
+		if t := s.target.Load(); t != nil && t.Pool() == pool && s.movable() && t.Leaving() {
 			list = append(list, s)
 		}
 	}
 	return list
 }
 
+// wantsMove reports whether the pool's counts differ by more than
+// rebalance.skew.
+func (m *mover) wantsMove(pool *upstream.Pool) bool {
+	if skew, _ := pool.Rebalance(); skew <= 0 {
+		return false
+	}
+	_, _, ok := pool.NextMove(m.underWay(pool)...)
+	return ok
+}
+
 // leave moves sessions off their target at the pool's rate. Each takes a
 // place in redial_rate before it leaves, so that its client is not held for
-// that.
-func (m *mover) leave(ctx context.Context, pool *upstream.Pool, sessions []*Session) {
-	pace := newPace(pool.MoveRate())
-	moved := 0
-	for _, s := range sessions {
-		// While there is nowhere to go, they are better off where they are.
-		if !pace.wait(ctx) || !pool.Available() || pool.WaitRedial(ctx) != nil {
-			break
+// that. While there is nowhere to go, they are better off where they are.
+func (m *mover) leave(ctx context.Context, pool *upstream.Pool, of *moves, sessions []*Session) {
+	log := m.p.log.With(zap.String("upstream", pool.Name()))
+	if !pool.Reachable(ctx) {
+		if !of.stays && ctx.Err() == nil {
+			log.Warn("no target takes the sessions of a leaving one: they stay", zap.Int("sessions", len(sessions)))
+			of.stays = true
 		}
-		s.move(nil)
-		moved++
-	}
-	if moved == 0 {
 		return
 	}
-	m.p.log.Info("sessions moved off leaving targets", zap.String("upstream", pool.Name()), zap.Int("sessions", moved))
+	moved := 0
+	for _, s := range sessions {
+		// It may have lost its upstream since, or the target may be back.
+		mayLeave := func() bool { return s.movable() && s.target.Load().Leaving() }
+		if !mayLeave() {
+			continue
+		}
+		if !of.turn(ctx, &of.leave, pool.MoveRate()) || pool.WaitRedial(ctx) != nil {
+			break
+		}
+		if mayLeave() && of.depart(s, nil) {
+			moved++
+		}
+	}
+	if moved > 0 {
+		of.stays = false
+		log.Info("sessions moved off leaving targets", zap.Int("sessions", moved))
+	}
 }
 
 // rebalance moves single sessions until the pool's counts differ by no more
 // than rebalance.skew. An upstream may take its time to let a session go;
 // what is under way is not moved again, nor another in its place.
-func (m *mover) rebalance(ctx context.Context, pool *upstream.Pool) {
+func (m *mover) rebalance(ctx context.Context, pool *upstream.Pool, of *moves) {
 	_, rate := pool.Rebalance()
-	pace := newPace(rate)
-	for pace.wait(ctx) {
+	asked := make(map[*upstream.Target]bool)
+	for of.turn(ctx, &of.rebalance, rate) {
 		from, to, ok := pool.NextMove(m.underWay(pool)...)
 		if !ok {
 			return
 		}
+		if !asked[to] && !to.Reachable(ctx) {
+			return
+		}
+		asked[to] = true
 		s := m.anyOn(from)
 		if s == nil || pool.WaitRedial(ctx) != nil {
 			return
 		}
-		s.move(to)
+		of.depart(s, to)
 	}
 }
 
@@ -142,50 +186,48 @@ func (m *mover) underWay(pool *upstream.Pool) []upstream.Move {
 	return moves
 }
 
-// anyOn returns a session with continuity on the target, or nil.
+// anyOn returns a session that may be moved off the target, or nil.
 func (m *mover) anyOn(t *upstream.Target) *Session {
-	return m.p.registry.find(func(s *Session) bool {
-		return s.route.continuity != nil && s.State() == Open && s.target.Load() == t && !s.prepaid.Load()
-	})
+	return m.p.registry.find(func(s *Session) bool { return s.target.Load() == t && s.movable() })
+}
+
+// movable reports whether the session could leave its upstream for another,
+// and is not about to.
+func (s *Session) movable() bool {
+	return s.route.continuity != nil && s.State() == Open && !s.prepaid.Load()
 }
 
 // move leaves the session's upstream at a message boundary. To is where it
-// should go, or nil for wherever the pool's balance says.
-func (s *Session) move(to *upstream.Target) {
-	s.moveTo.Store(to)
-	s.prepaid.Store(true)
-	if !s.link.Move() {
-		s.prepaid.Store(false)
-		s.moveTo.Store(nil)
+// should go, or nil for wherever the pool's balance says. It reports whether
+// there was one to leave.
+func (s *Session) move(to *upstream.Target) bool {
+	if !s.prepaid.CompareAndSwap(false, true) {
+		return false // it is on its way
 	}
+	s.moveTo.Store(to)
+	if s.link.Move() {
+		return true
+	}
+	s.prepaid.Store(false)
+	s.moveTo.Store(nil)
+	return false
 }
 
-// CloseOn ends the sessions on a target that can't be moved off it.
+// CloseOn ends the sessions on a target that can't be moved off it, and those
+// that come to be on it until it is undrained.
 func (p *Proxy) CloseOn(t *upstream.Target) {
+	t.Evict()
 	for _, s := range p.registry.all() {
-		if s.route.continuity == nil && s.target.Load() == t {
-			s.end(End{Cause: relay.Draining, Reason: "backend is draining"})
+		if s.target.Load() == t {
+			s.evicted(t)
 		}
 	}
 }
 
-// pace spaces events evenly.
-type pace struct {
-	every time.Duration
-	next  time.Time
-}
-
-func newPace(rate float64) *pace {
-	return &pace{every: time.Duration(float64(time.Second) / rate), next: time.Now()}
-}
-
-// wait returns when the next event is due, or false when ctx ends before.
-func (p *pace) wait(ctx context.Context) bool {
-	now := time.Now()
-	ok := sleep(ctx, p.next.Sub(now))
-	if p.next.Before(now) {
-		p.next = now
+// evicted ends the session where its target lets no session stay that can't
+// be moved.
+func (s *Session) evicted(t *upstream.Target) {
+	if s.route.continuity == nil && t.Evicts() {
+		s.end(End{Cause: relay.Draining, Reason: "backend is draining"})
 	}
-	p.next = p.next.Add(p.every)
-	return ok
 }

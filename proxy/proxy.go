@@ -103,7 +103,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	if os.Getenv(engineEnv) != "pump" {
 		p.loops = relay.NewLoops(runtime.GOMAXPROCS(0))
 	}
-	services := []suture.Service{p.pools, p.plugs.Sets, &mover{p}, &collector{p}, &memory{p: p}}
+	services := []suture.Service{p.pools, p.plugs.Sets, &mover{p: p}, &collector{p}, &memory{p: p}}
 	for _, loop := range p.loops.Services() {
 		services = append(services, loop)
 	}

@@ -176,7 +176,8 @@ func (s *Session) first() error {
 			return err
 		}
 		s.holdBegins(time.Now(), s.route.continuity.Hold.Std())
-		s.planned = true // nothing was lost: no back-off
+		s.planned = true      // nothing was lost: no back-off
+		s.prepaid.Store(true) // nor is it a redial
 		return nil
 	}
 	if !s.link.Attached() {
@@ -393,6 +394,7 @@ func (s *Session) attach(conn *upstream.Conn, header http.Header) bool {
 		inflate, deflate = terminated(header)
 	}
 	s.target.Store(conn.Target)
+	s.evicted(conn.Target)
 	early := conn.Early
 	conn.Early = nil
 	s.proxy.fault(s, faultAttach)

@@ -55,7 +55,7 @@ func targetProblem(err error) *plug.Problem {
 }
 
 // closeOn ends the sessions without continuity that are on a draining
-// target. Only targets with sessions are among the leaving.
+// target. Only targets with sessions, or dials under way, are among the leaving.
 func (a *api) closeOn(pool, target string) {
 	for _, t := range a.proxy.Pools().Leaving() {
 		if t.Pool().Name() == pool && t.Name() == target {

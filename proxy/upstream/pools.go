@@ -182,7 +182,7 @@ func (p *Pools) notify() {
 }
 
 // Leaving returns the targets that sessions are to move away from and are
-// still on: drained ones, and those gone from the config or from DNS.
+// still on, or come to: drained ones, and those gone from the config or from DNS.
 func (p *Pools) Leaving() []*Target {
 	var all []*Target
 	for _, pool := range p.all() {

@@ -40,6 +40,7 @@ type Target struct {
 	tls      *tls.Config // nil for a plain target
 	listed   bool        // in the config or in DNS
 	drained  bool        // by an operator
+	evicts   bool        // no session stays that can't be moved
 
 	// Health and outlier detection.
 	down    bool
@@ -90,6 +91,21 @@ func (t *Target) Leaving() bool {
 	t.pool.mu.Lock()
 	defer t.pool.mu.Unlock()
 	return t.drained || !t.listed
+}
+
+// Evict makes a target that is drained let no session stay that can't be
+// moved, until it is undrained.
+func (t *Target) Evict() {
+	t.pool.mu.Lock()
+	defer t.pool.mu.Unlock()
+	t.evicts = true
+}
+
+// Evicts reports whether no session that can't be moved should stay.
+func (t *Target) Evicts() bool {
+	t.pool.mu.Lock()
+	defer t.pool.mu.Unlock()
+	return t.evicts && (t.drained || !t.listed)
 }
 
 func (t *Target) state(now time.Time) State {
