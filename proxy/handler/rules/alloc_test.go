@@ -21,3 +21,14 @@ func TestNoAllocationWhereNothingMatches(t *testing.T) {
 		t.Errorf("allocations per message: got %v, want 0", got)
 	}
 }
+
+// What a message is decoded to is bounded, not only what an expression builds
+// of it: this one of 16 MiB is some 16 KiB on a wire with compression.
+func TestTooComplexIsNotDecoded(t *testing.T) {
+	p := mustCompile(t, when(`json?.op == "ping"`, drop))
+	s := &subject{session: fakeSession{}}
+	m := text("[" + strings.Repeat("0,", 8<<20-2) + "0]")
+	if got := testing.AllocsPerRun(2, func() { p.decide(s, m) }); got > 100 {
+		t.Errorf("allocations: got %v, want a few", got)
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"unicode/utf8"
 
 	"github.com/expr-lang/expr/vm"
@@ -34,27 +33,46 @@ func (p *program) decide(s *subject, m message) relay.Result {
 	for i := range p.rules {
 		r := &p.rules[i]
 		holds, err := e.machine.Run(r.when, e.environment)
+		if errors.Is(err, errTooComplex) {
+			return p.refused(s, i, err)
+		}
 		if err != nil || holds != true {
 			continue
 		}
 		result, err := r.answer(e)
-		if err != nil {
-			p.failed(s, i, err)
-			return relay.Result{Verdict: relay.Drop}
+		switch {
+		case errors.Is(err, errTooComplex):
+			return p.refused(s, i, err)
+		case err != nil:
+			return p.failed(s, i, err)
 		}
 		return result
 	}
 	return relay.Result{}
 }
 
-// failed notes that the result of a rule could not be computed, so that its
-// message is lost.
-func (p *program) failed(s *subject, rule int, err error) {
+// failed drops a message: the result of a rule could not be computed.
+func (p *program) failed(s *subject, rule int, err error) relay.Result {
 	lost := p.lost.Add(1)
-	p.report.Do(func() {
+	p.reportLost.Do(func() {
 		s.session.Log().Warn("a rule's result failed, its message is dropped",
 			zap.Int("rule", rule), zap.Uint64("dropped_so_far", lost), zap.Error(err))
 	})
+	return relay.Result{Verdict: relay.Drop}
+}
+
+// codeTooComplex closes a session whose message no rule can judge.
+const codeTooComplex = 1008
+
+// refused stops a session: a rule had to look at a message that it can't
+// decode, and a backend may.
+func (p *program) refused(s *subject, rule int, err error) relay.Result {
+	stopped := p.stopped.Add(1)
+	p.reportStopped.Do(func() {
+		s.session.Log().Warn("a message is too complex for a rule, its session is stopped",
+			zap.Int("rule", rule), zap.Uint64("stopped_so_far", stopped), zap.Error(err))
+	})
+	return relay.Result{Verdict: relay.Stop, Code: codeTooComplex, Reason: errTooComplex.Error()}
 }
 
 // answer returns the rule's result, computed where it is an expression.
@@ -174,50 +192,17 @@ func (e *evaluation) channel() {
 	}
 }
 
+// messageJSON is nil for what is no JSON. For what is too complex it panics,
+// which the machine makes the error of its run.
 func (e *evaluation) messageJSON() any {
 	if !e.hasJSON {
 		e.hasJSON = true
 		if e.message.kind == frame.Text {
-			e.decoded = decode(e.message.data)
+			var err error
+			if e.decoded, err = decode(e.message.data); errors.Is(err, errTooComplex) {
+				panic(err)
+			}
 		}
 	}
 	return e.decoded
-}
-
-// decode returns the JSON value in data, or nil.
-func decode(data []byte) any {
-	from := json.NewDecoder(bytes.NewReader(data))
-	from.UseNumber()
-	var value any
-	if err := from.Decode(&value); err != nil {
-		return nil
-	}
-	if _, err := from.Token(); !errors.Is(err, io.EOF) {
-		return nil
-	}
-	return numbers(value)
-}
-
-// numbers turns the numbers inside v into int where they are whole and fit,
-// since identifiers above 2^53 would lose their last digits as float64, and
-// into float64 otherwise.
-func numbers(v any) any {
-	switch v := v.(type) {
-	case json.Number:
-		if i, err := v.Int64(); err == nil {
-			return int(i)
-		}
-		if f, err := v.Float64(); err == nil {
-			return f
-		}
-	case []any:
-		for i := range v {
-			v[i] = numbers(v[i])
-		}
-	case map[string]any:
-		for k := range v {
-			v[k] = numbers(v[k])
-		}
-	}
-	return v
 }

@@ -24,7 +24,8 @@ const maxNodes = 1000
 // of lists, maps and repeated strings.
 const memoryBudget = 100_000
 
-// reportInterval is the least time between two warnings of one route.
+// reportInterval is the least time between two warnings of a kind of one
+// route.
 const reportInterval = time.Minute
 
 // program is a compiled list of rules. It is shared by all sessions of a
@@ -33,11 +34,11 @@ type program struct {
 	rules []rule
 	// uses is what any condition or result looks at.
 	uses uses
-	// lost counts messages dropped because a result failed.
-	lost atomic.Uint64
-	// report lets one of them into the log now and then: every message may
-	// fail.
-	report rate.Sometimes
+	// lost counts messages dropped because a result failed, and stopped those
+	// that were too complex, each with its session.
+	lost, stopped atomic.Uint64
+	// These let one of them into the log now and then: every message may fail.
+	reportLost, reportStopped rate.Sometimes
 	// evaluations holds *evaluation: an idle session keeps none.
 	evaluations sync.Pool
 }
@@ -56,7 +57,11 @@ var errNoResult = errors.New("a rule needs a result: reply_text, reply_binary, r
 // compile checks and compiles all rules; its error joins those of all of
 // them.
 func compile(rules config.RulesHandler) (*program, error) {
-	p := &program{rules: make([]rule, len(rules)), report: rate.Sometimes{Interval: reportInterval}}
+	p := &program{
+		rules:         make([]rule, len(rules)),
+		reportLost:    rate.Sometimes{Interval: reportInterval},
+		reportStopped: rate.Sometimes{Interval: reportInterval},
+	}
 	p.evaluations.New = func() any { return newEvaluation() }
 	var errs []error
 	for i, c := range rules {

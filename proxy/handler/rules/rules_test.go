@@ -185,6 +185,66 @@ func TestFailedResult(t *testing.T) {
 	}
 }
 
+// JSON that is not decoded is not taken for a text that is none: a backend
+// may decode it.
+func TestTooComplex(t *testing.T) {
+	nested := func(levels int) string {
+		return `{"op":"delete","x":` + strings.Repeat("[", levels-1) + strings.Repeat("]", levels-1) + "}"
+	}
+	list := func(values int) string {
+		return `{"op":"delete","x":[` + strings.Repeat("0,", values-4) + "0]}"
+	}
+	const condition = `json?.op == "delete"`
+	stop := relay.Result{Verdict: relay.Stop, Code: 1008, Reason: "message too complex to check"}
+	dropped := relay.Result{Verdict: relay.Drop}
+	for _, tt := range []struct {
+		name    string
+		rule    config.Rule
+		message string
+		want    relay.Result
+	}{
+		{"as deep as may be", when(condition, drop), nested(maxDepth), dropped},
+		{"too deep", when(condition, drop), nested(maxDepth + 1), stop},
+		{"too deep for the decoder", when(condition, drop), nested(10_001), stop},
+		{"as many values as may be", when(condition, drop), list(maxValues), dropped},
+		{"too many values", when(condition, drop), list(maxValues + 1), stop},
+		{"too many members", when(condition, drop), "{" + strings.Repeat(`"a":0,`, maxValues) + `"op":"delete"}`, stop},
+		{"blanks before it", when(condition, drop), " \r\n\t" + list(maxValues+1), stop},
+		{"in a result", when("true", config.Rule{ReplyExpr: "json.op"}), nested(maxDepth + 1), stop},
+		{"not looked at", when(`size > 10 || json.op == "x"`, drop), nested(maxDepth + 1), dropped},
+		{"text inside", when(condition, drop), `{"op":"delete","x":"` + strings.Repeat(`[,{\"`, maxValues) + `"}`, dropped},
+		{"text that is no JSON", when(condition, drop), strings.Repeat("a, b [", maxValues), pass},
+		{"malformed", when(condition, drop), "{]" + list(maxValues+1), pass},
+		{"something behind it", when(condition, drop), "{} " + list(maxValues+1), pass},
+		{"cut inside a string", when(condition, drop), `{"op":"delete\`, pass},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := mustCompile(t, tt.rule)
+			got := p.decide(&subject{session: fakeSession{}}, text(tt.message))
+			if got.Verdict != tt.want.Verdict || got.Code != tt.want.Code || got.Reason != tt.want.Reason {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+// That sessions are stopped is in the log, but not for each of them.
+func TestTooComplexIsLogged(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	p := mustCompile(t, when(`false`, drop), when(`json == nil`, drop))
+	s := &subject{session: loggedSession{log: zap.New(core)}}
+	for range 3 {
+		p.decide(s, text(strings.Repeat("[", maxDepth+1)))
+	}
+	if n := logs.Len(); n != 1 {
+		t.Fatalf("got %d lines in the log, want 1", n)
+	}
+	line := logs.All()[0]
+	if rule := line.ContextMap()["rule"]; line.Level != zap.WarnLevel || rule != int64(1) {
+		t.Errorf("got %v, rule %v; want a warning of rule 1", line.Level, rule)
+	}
+}
+
 type loggedSession struct {
 	fakeSession
 	log *zap.Logger
