@@ -24,11 +24,14 @@ const (
 var (
 	errTooMany = fmt.Errorf("%w: more than %d values", errTooComplex, maxValues)
 	errTooDeep = fmt.Errorf("%w: more than %d levels", errTooComplex, maxDepth)
+	// Of equal keys the last counts here, and the first elsewhere.
+	errEqualKeys = fmt.Errorf("%w: an object with equal keys", errTooComplex)
 )
 
 // decode returns the JSON value in data.
 func decode(data []byte) (any, error) {
-	if err := measure(data); err != nil {
+	members, err := measure(data)
+	if err != nil {
 		return nil, err
 	}
 	from := json.NewDecoder(bytes.NewReader(data))
@@ -40,16 +43,21 @@ func decode(data []byte) (any, error) {
 	if _, err := from.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("more than one value")
 	}
-	return numbers(value), nil
+	value, left := numbers(value)
+	if left < members {
+		return nil, errEqualKeys
+	}
+	return value, nil
 }
 
-// measure refuses a list or an object that would take too much to decode. It
-// counts what separates values, which bounds their number, and looks for
-// nothing else: that a text is malformed is for the decoder to say.
-func measure(data []byte) error {
+// measure refuses a list or an object that would take too much to decode, and
+// counts the members of all objects. It counts what separates values, which
+// bounds their number, and looks for nothing else: that a text is malformed
+// is for the decoder to say.
+func measure(data []byte) (members int, err error) {
 	data = bytes.TrimLeft(data, " \t\r\n")
 	if len(data) == 0 || data[0] != '[' && data[0] != '{' {
-		return nil
+		return 0, nil
 	}
 	values, depth := 1, 0
 	for i := 0; i < len(data); i++ {
@@ -62,44 +70,49 @@ func measure(data []byte) error {
 			}
 		case ',':
 			values++
+		case ':':
+			members++
 		case '[', '{':
 			values++
 			depth++
 		case ']', '}':
 			if depth--; depth == 0 {
-				return nil
+				return members, nil
 			}
 		}
 		switch {
 		case values > maxValues:
-			return errTooMany
+			return 0, errTooMany
 		case depth > maxDepth:
-			return errTooDeep
+			return 0, errTooDeep
 		}
 	}
-	return nil
+	return members, nil
 }
 
 // numbers turns the numbers inside v into int where they are whole and fit,
 // since identifiers above 2^53 would lose their last digits as float64, and
-// into float64 otherwise.
-func numbers(v any) any {
+// into float64 otherwise. It counts the members of all objects on its way.
+func numbers(v any) (_ any, members int) {
 	switch v := v.(type) {
 	case json.Number:
 		if i, err := v.Int64(); err == nil {
-			return int(i)
+			return int(i), 0
 		}
 		if f, err := v.Float64(); err == nil {
-			return f
+			return f, 0
 		}
 	case []any:
 		for i := range v {
-			v[i] = numbers(v[i])
+			value, n := numbers(v[i])
+			v[i], members = value, members+n
 		}
 	case map[string]any:
+		members = len(v)
 		for k := range v {
-			v[k] = numbers(v[k])
+			value, n := numbers(v[k])
+			v[k], members = value, members+n
 		}
 	}
-	return v
+	return v, members
 }
