@@ -26,6 +26,7 @@
 // JSON of more than 100,000 values or 1000 levels is not decoded, so that a
 // message costs no more than its size promises, nor is an object with equal
 // keys, of which any one may count elsewhere. A backend may decode it, so it
-// does not pass for a text that is no JSON: an expression that gets to it
-// stops the session with 1008, and the log has such a warning, too.
+// does not pass for a text that is no JSON: an expression that gets to it, by
+// json or fromJSON, stops the session with 1008, and the log has such a
+// warning, too.
 package rules

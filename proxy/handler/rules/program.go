@@ -131,6 +131,7 @@ func compileExpr(source string, u *uses, extra ...expr.Option) (*vm.Program, err
 	options := append([]expr.Option{
 		expr.Env(environmentTypes),
 		expr.MaxNodes(maxNodes),
+		expr.Function("fromJSON", fromJSON, new(func(string) any)),
 		expr.Patch(names),
 	}, extra...)
 	compiled, err := expr.Compile(source, options...)
