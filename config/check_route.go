@@ -94,6 +94,24 @@ func (r Route) reader() string {
 	return ""
 }
 
+// Judge names what on the route judges clients' messages and would miss those
+// that go to a Phoenix backend's own long poll, by plain HTTP; it is empty
+// where nothing does.
+func (r Route) Judge() string {
+	l := r.Limits
+	switch {
+	case r.Protocol == ProtocolGraphQL: // whose backends have no long poll
+		return ""
+	case len(r.Topics) > 0:
+		return "topics"
+	case len(r.Handlers) > 0:
+		return "handlers"
+	case r.Protocol == ProtocolPhoenix && (l.MessageSize > 0 || l.MessagesPerSecond > 0 || l.BytesPerSecond > 0):
+		return "limits"
+	}
+	return ""
+}
+
 func (c *checker) methods(r Route, path string) {
 	for i, method := range r.Methods {
 		at := item(path, i)

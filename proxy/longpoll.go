@@ -7,6 +7,12 @@ import (
 	"io"
 	"iter"
 	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/stentproxy/stent/config"
 	"github.com/stentproxy/stent/proxy/longpoll"
@@ -167,6 +173,39 @@ func (p *Proxy) openPolled(rt *route, w http.ResponseWriter, r *http.Request) {
 	case r.Context().Err() == nil:
 		badGateway().ServeHTTP(w, r)
 	}
+}
+
+// notAround keeps clients from a backend's own long poll where something on the
+// route judges messages: as plain requests these would go around it. Where the
+// route has long poll, this is for other spellings of its path.
+func (p *Proxy) notAround(rt *route, plain http.Handler) http.Handler {
+	judge := rt.endpoint.Route.Judge()
+	if judge == "" {
+		return plain
+	}
+	report := rate.Sometimes{Interval: time.Minute} // clients come again and again
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !isPollPath(r) {
+			plain.ServeHTTP(w, r)
+			return
+		}
+		info := plug.From(r)
+		report.Do(func() {
+			p.log.Warn("long poll not proxied: it would go around what judges messages",
+				zap.String("request_id", info.RequestID), zap.String("route", info.Route), zap.String("judge", judge))
+		})
+		info.Refused = http.StatusForbidden
+		(&Problem{Status: http.StatusForbidden}).ServeHTTP(&longpoll.Answer{ResponseWriter: w}, r)
+	})
+}
+
+// isPollPath says whether a backend may take the path of r for that of its
+// long poll, however it is spelled.
+func isPollPath(r *http.Request) bool {
+	raw, _, _ := rawTarget(r)
+	path, _ := decodePath(raw)
+	is := func(reading string) bool { return longpoll.IsPath(strings.TrimRight(reading, "/")) }
+	return is(path) || slices.ContainsFunc(readings(path), is)
 }
 
 // pollMessageSize bounds the messages of a long-poll session also where its

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"slices"
@@ -14,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/stentproxy/stent/proxy/token/tokentest"
 )
@@ -557,6 +560,76 @@ func TestLongPollOff(t *testing.T) {
 	if resp := c.status(); resp.StatusCode != http.StatusUpgradeRequired {
 		t.Errorf("status %s", resp.Status)
 	}
+}
+
+// A backend's own long poll is not reached by plain requests where messages are
+// judged, however its path is spelled: they would not be.
+func TestLongPollIsNotProxiedAround(t *testing.T) {
+	const rules = `topics: [{match: "room:lobby", allow: true}]`
+	spellings := []string{"/socket/longpoll/", "/socket/longpoll//", "/socket/long%70oll", "/socket/long%70oll/", "/socket//longpoll/",
+		"/socket/longpoll;x", "/socket;x/longpoll;y/", "/socket%2Flongpoll", "/socket/longpoll%2F", "/longpoll/"}
+	all := append([]string{"/socket/longpoll", "/longpoll", "/socket//longpoll"}, spellings...)
+	for _, tt := range []struct {
+		name  string
+		route string
+		// refused are paths that are, and proxied others that are not.
+		refused, proxied []string
+		judge            string
+	}{
+		{"topics", lines(channeled, rules), all, []string{"/", "/longpoll/x", "/socket/longpolls", "/socket/xlongpoll", "/x?/longpoll", "/x%3F/longpollx"}, "topics"},
+		{"topics, with long poll", lines(channeled, rules, "longpoll: true"), spellings, []string{"/x"}, "topics"},
+		{"handlers", "handlers: [pass]", all, []string{"/x"}, "handlers"},
+		{"handlers, with long poll", "handlers: [pass]\nlongpoll: true", spellings, nil, "handlers"},
+		{"limits of channels", lines(channeled, "limits: {messages_per_second: 9}"), all, nil, "limits"},
+		{"nothing", "", nil, all, ""},
+		{"limits of frames", "limits: {messages_per_second: 9}", nil, all, ""},
+		{"channels alone", channeled, nil, all, ""},
+		{"channels alone, with long poll", lines(channeled, "longpoll: true"), nil, spellings, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "reached "+r.RequestURI) }))
+			t.Cleanup(backend.Close)
+			s := newStage(t, lines("http: true", tt.route), fmt.Sprintf("upstreams: {app: {targets: [%q]}}", backend.URL), testHandlers)
+			door := "http://" + s.proxy.Addrs()[0].String()
+			for _, path := range tt.refused {
+				for _, method := range []string{http.MethodGet, http.MethodPost} {
+					p := s.poller()
+					p.base = door + path
+					if got := p.do(method, "application/x-ndjson", phxJoin("1", "room:secret")); got.HTTP != http.StatusOK || got.Status != http.StatusForbidden {
+						t.Errorf("%s %s: got HTTP %d, status %d, want 200, 403", method, path, got.HTTP, got.Status)
+					}
+				}
+			}
+			for _, path := range tt.proxied {
+				resp, err := pollClient.Post(door+path, "application/x-ndjson", strings.NewReader("[]"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, _ := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if got, want := string(b), "reached "+path; got != want {
+					t.Errorf("POST %s: got %q, want %q", path, got, want)
+				}
+			}
+			var judges []any
+			for _, line := range s.log.FilterMessageSnippet("long poll not proxied").FilterLevelExact(zap.WarnLevel).All() {
+				judges = append(judges, line.ContextMap()["judge"])
+			}
+			if want := tt.judge; want == "" && len(judges) > 0 || want != "" && (len(judges) != 1 || judges[0] != want) {
+				t.Errorf("the log names %v, want %q once", judges, want)
+			}
+		})
+	}
+}
+
+// Where the route has long poll, its own path is served whatever else is.
+func TestLongPollBesideHTTP(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, lines("http: true", channeled, `topics: [{match: "room:lobby", allow: true}]`, pollRoute), "", nil)
+	p := s.openPoll()
+	p.want(p.do("POST", "application/x-ndjson", phxJoin("1", "room:secret")), 200)
+	p.want(p.get(), 200, phxRefused("1", "1", "room:secret", "unauthorized"))
 }
 
 // A message above the limit ends the session, as any other's.

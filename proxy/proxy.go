@@ -140,7 +140,7 @@ func (p *Proxy) install(s *Snapshot) {
 
 // endpoint serves the requests of one route that have passed its plugs.
 func (p *Proxy) endpoint(rt *route) http.Handler {
-	plain := newForward(rt.endpoint, p.pickTarget(rt), p.log)
+	plain := p.notAround(rt, newForward(rt.endpoint, p.pickTarget(rt), p.log))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if pollOf(r) != nil {
 			p.openPolled(rt, w, r)

@@ -23,7 +23,7 @@ const (
 	webSocketSegment = "websocket"
 )
 
-// IsPath reports whether a raw path is that of a long-poll endpoint.
+// IsPath reports whether a path is that of a long-poll endpoint.
 func IsPath(path string) bool { return strings.HasSuffix(path, "/"+pathSegment) }
 
 // Read takes the long-poll token out of r: whatever looks at the request then
