@@ -27,6 +27,8 @@ func (c *checker) route(r Route) {
 	}
 	if r.Longpoll {
 		c.longpoll(r)
+	} else if judge := r.Judge(); judge != "" && r.HTTP && r.Protocol == ProtocolPhoenix {
+		c.warn(at("http"), "the backend's own long poll would go around %s, so plain requests for /longpoll are refused: longpoll: true serves them", judge)
 	}
 	if r.Keepalive.Interval > 0 {
 		c.positive(float64(r.Keepalive.Timeout), at("keepalive.timeout"))
