@@ -198,6 +198,27 @@ func TestAdminListen(t *testing.T) {
 	}
 }
 
+func TestAdminUnguarded(t *testing.T) {
+	for _, test := range []struct {
+		address, token string
+		want           bool
+	}{
+		{":4001", "", true},
+		{":4001", "t0ken", false},
+		{"10.0.0.5:4001", "", true},
+		{"stent.internal:4001", "", true},
+		{"127.0.0.1:4001", "", false},
+		{"localhost:4001", "", false},
+		{"[::1]:4001", "", false},
+		{"unix:/run/stent.sock", "", false},
+		{"off", "", false},
+	} {
+		if got := (Admin{Address: test.address, Token: NewSecret(test.token)}).Unguarded(); got != test.want {
+			t.Errorf("%s with token %q: got %v, want %v", test.address, test.token, got, test.want)
+		}
+	}
+}
+
 func TestDurationStd(t *testing.T) {
 	if got := seconds(2).Std(); got != 2*time.Second {
 		t.Errorf("got %v", got)

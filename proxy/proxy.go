@@ -239,8 +239,8 @@ func (p *Proxy) Listen(ctx context.Context) error {
 }
 
 // Reload puts another configuration into force. Running sessions keep the
-// policy of their route; listeners' addresses, admin and supervisor settings
-// stay as they were. After an error everything is as before.
+// policy of their route; what only a restart changes stays as it is, with a
+// warning for each such key. After an error everything is as before.
 func (p *Proxy) Reload(cfg *config.Config) error {
 	return p.ReloadFrom(func() (*config.Config, error) { return cfg, nil })
 }
@@ -263,21 +263,30 @@ func (p *Proxy) ReloadFrom(source func() (*config.Config, error)) error {
 func (p *Proxy) reload(cfg *config.Config) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	snapshot, err := compile(cfg, p.options.Handlers, p.plugs, p.metrics)
+	running := p.Config()
+	next, kept := untilRestart(cfg, running)
+	if next.Admin.Unguarded() {
+		return cfg.Locate(config.Within("admin.token",
+			fmt.Errorf("required: the admin API listens on %q until a restart", next.Admin.Address)))
+	}
+	snapshot, err := compile(next, p.options.Handlers, p.plugs, p.metrics)
 	if err != nil {
 		return cfg.Locate(err)
 	}
 	var changes []func()
+	var bound []config.Listener
 	byAddress := make(map[string]config.Listener)
 	for _, c := range cfg.Listeners {
 		byAddress[c.Address] = c
 	}
-	for _, l := range p.listeners {
+	for i, l := range p.listeners {
 		c, ok := byAddress[l.address]
 		if !ok {
 			p.log.Warn("a listener's address changes only with a restart", zap.String("listener", l.address))
+			bound = append(bound, running.Listeners[i])
 			continue
 		}
+		bound = append(bound, c)
 		delete(byAddress, l.address)
 		apply, err := l.prepare(c)
 		if err != nil {
@@ -287,6 +296,12 @@ func (p *Proxy) reload(cfg *config.Config) error {
 	}
 	for address := range byAddress {
 		p.log.Warn("a listener's address changes only with a restart", zap.String("listener", address))
+	}
+	if bound != nil {
+		next.Listeners = bound
+	}
+	for _, key := range kept {
+		p.log.Warn("a key changes only with a restart", zap.String("key", key))
 	}
 	for _, apply := range changes {
 		apply()
