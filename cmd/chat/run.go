@@ -105,7 +105,7 @@ func (c runCmd) serve(ctx context.Context, ready func(base string)) (err error) 
 		controls.Close()
 		return fmt.Errorf("start stent: %w", err)
 	}
-	api, err := admin.New(p, cfg.Admin, admin.Options{Log: log})
+	api, err := admin.New(p, admin.Options{Log: log})
 	if err != nil {
 		controls.Close()
 		return fmt.Errorf("start stent: %w", err)

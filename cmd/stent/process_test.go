@@ -229,6 +229,39 @@ upstreams: {app: {targets: ["ws://%s"]}}
 	echoed(t, open(t, address), "who", "second")
 }
 
+// TestReloadOfTheProcess changes what is not of routes: the admin token and the
+// log's level at once, the rest with a warning.
+func TestReloadOfTheProcess(t *testing.T) {
+	address, admin, backend := freeAddress(t), freeAddress(t), echoServer(t)
+	file := filepath.Join(t.TempDir(), "stent.yaml")
+	write := func(token, more string) {
+		writeFile(t, file, fmt.Sprintf(`
+listeners: [{address: %q}]
+admin: {address: %q, token: %s}
+routes: [{path: "/*", upstream: app}]
+upstreams: {app: {targets: ["ws://%s"]}}
+%s
+`, address, admin, token, backend, more))
+	}
+	wantCode := func(token string, want int) {
+		t.Helper()
+		if code, _, stderr := stent(t, "tree", "--admin", admin, "--token", token); code != want {
+			t.Errorf("token %q: exit code %d, want %d: %s", token, code, want, stderr)
+		}
+	}
+	write("one", "log: {level: warn}")
+	p := startProcess(t, nil, "serve", "-c", file)
+	open(t, address)
+	wantCode("one", 0)
+
+	write("two", "log: {level: info}\nsupervisor: {partitions: 3}")
+	p.Process.Signal(syscall.SIGHUP)
+	p.logged(t, "supervisor.partitions")
+	p.logged(t, "configuration reloaded") // at info
+	wantCode("one", exitFailed)
+	wantCode("two", 0)
+}
+
 func TestServeSaysWhatIsMissing(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

@@ -28,7 +28,7 @@ func serve(cfg *config.Config, source func() (*config.Config, error), log *logge
 		return fmt.Errorf("start: %w", err)
 	}
 	replace := func() error { return reload(p, source, log) }
-	api, err := admin.New(p, cfg.Admin, admin.Options{
+	api, err := admin.New(p, admin.Options{
 		Log:    log.Logger,
 		Reload: func(context.Context) error { return replace() },
 	})

@@ -17,8 +17,8 @@ func FuzzOwnHost(f *testing.F) {
 	for _, host := range []string{"localhost", "LOCALHOST:1", "127.0.0.1:4001", "[::1]", "[::1]:80", "::1", "evil.example", "localhost.", "[localhost]:1", "", ":", "[", "1", "0x7f.1", "::ffff:127.0.0.1%lo", "::%["} {
 		f.Add(host)
 	}
-	narrow := newGuard("tcp", "127.0.0.1:4001", "", zap.NewNop())
-	wide := newGuard("tcp", ":4001", "", zap.NewNop())
+	narrow := newGuard("tcp", "127.0.0.1:4001", noToken, zap.NewNop())
+	wide := newGuard("tcp", ":4001", noToken, zap.NewNop())
 	f.Fuzz(func(t *testing.T, host string) {
 		r := &http.Request{Host: host}
 		bare := hostOnly(host)

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/stentproxy/stent/config"
 	"github.com/stentproxy/stent/proxy/plug"
 )
 
@@ -26,20 +27,16 @@ type guard struct {
 	wildcard bool
 	// host is the name or address that was configured; may be empty.
 	host string
-	// token is the digest of the token, nil where none is asked for.
-	token *[sha256.Size]byte
+	// terms are those of the configuration in force.
+	terms func() config.Admin
 }
 
-func newGuard(network, address, token string, log *zap.Logger) *guard {
-	g := &guard{log: log, local: network == "unix"}
+func newGuard(network, address string, terms func() config.Admin, log *zap.Logger) *guard {
+	g := &guard{log: log, local: network == "unix", terms: terms}
 	if !g.local {
 		g.host = hostOnly(address)
 		ip, err := netip.ParseAddr(g.host)
 		g.wildcard = g.host == "" || err == nil && ip.IsUnspecified()
-	}
-	if token != "" {
-		sum := sha256.Sum256([]byte(token))
-		g.token = &sum
 	}
 	return g
 }
@@ -69,7 +66,8 @@ func (g *guard) check(r *http.Request, mux *http.ServeMux) *plug.Problem {
 	case foreignOrigin(r):
 		return &plug.Problem{Status: http.StatusForbidden, Detail: "requests from other origins are refused"}
 	}
-	if handler, _ := mux.Handler(r); isOpen(handler) || g.authorized(r) {
+	terms := g.terms()
+	if handler, _ := mux.Handler(r); isOpen(handler, terms) || authorized(r, terms.Token.Value()) {
 		return nil
 	}
 	p := &plug.Problem{Status: http.StatusUnauthorized, Detail: "the admin API's token is missing or wrong"}
@@ -127,18 +125,18 @@ func foreignOrigin(r *http.Request) bool {
 	return false
 }
 
-// authorized says whether the request carries the token. Digests are
-// compared, in constant time: not even the token's length shows.
-func (g *guard) authorized(r *http.Request) bool {
-	if g.token == nil {
+// authorized says whether the request carries the token, where there is one.
+// Digests are compared, in constant time: not even the token's length shows.
+func authorized(r *http.Request, token string) bool {
+	if token == "" {
 		return true
 	}
 	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		return false
 	}
-	sum := sha256.Sum256([]byte(strings.TrimSpace(given)))
-	return subtle.ConstantTimeCompare(sum[:], g.token[:]) == 1
+	got, want := sha256.Sum256([]byte(strings.TrimSpace(given))), sha256.Sum256([]byte(token))
+	return subtle.ConstantTimeCompare(got[:], want[:]) == 1
 }
 
 // leave recovers a panic of the request's handler and logs a request that

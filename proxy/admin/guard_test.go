@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"go.uber.org/zap"
+
+	"github.com/stentproxy/stent/config"
 )
 
 func TestGuard(t *testing.T) {
@@ -85,6 +87,8 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+func noToken() config.Admin { return config.Admin{} }
+
 func TestGuardOwnHost(t *testing.T) {
 	local := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 5), Port: 4001}
 	for _, tt := range []struct {
@@ -109,7 +113,7 @@ func TestGuardOwnHost(t *testing.T) {
 		{"mapped loopback", "tcp", "127.0.0.1:4001", "[::ffff:127.0.0.1]:4001", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			g := newGuard(tt.network, tt.address, "", zap.NewNop())
+			g := newGuard(tt.network, tt.address, noToken, zap.NewNop())
 			r := httptest.NewRequest("GET", "/", nil)
 			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, local))
 			r.Host = tt.host
@@ -127,7 +131,7 @@ func TestGuardPanic(t *testing.T) {
 		w.WriteHeader(http.StatusOK)
 		panic("oops")
 	})
-	h := newGuard("tcp", "127.0.0.1:4001", "", zap.NewNop()).wrap(mux)
+	h := newGuard("tcp", "127.0.0.1:4001", noToken, zap.NewNop()).wrap(mux)
 	get := func(path string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest("GET", path, nil)
 		r.Host = "localhost"

@@ -19,7 +19,7 @@ func TestReadyz(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := New(p, cfg.Admin, Options{})
+	server, err := New(p, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

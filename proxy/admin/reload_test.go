@@ -100,3 +100,49 @@ func TestReloadInForce(t *testing.T) {
 	_, _, _ = read(t, c) // answers the close frame
 	r.eventually("only one configuration is in use", func() bool { return scrape(r)["stent_config_snapshots"] == 1 })
 }
+
+// TestReloadToken changes the token and who may see metrics: what was asked
+// for before counts no more, not even on a connection that it had opened.
+func TestReloadToken(t *testing.T) {
+	r := run(t, "admin: {address: \"127.0.0.1:0\", token: one}\n"+oneRoute("ws://127.0.0.1:1", ""), Options{})
+	for _, tt := range []struct {
+		name, admin            string // reloaded; nothing is
+		one, two, none, metric int
+	}{
+		{"at first", "", 200, 401, 401, 401},
+		{"another token", "token: two", 401, 200, 401, 401},
+		{"public metrics", "token: two, metrics_public: true", 401, 200, 401, 200},
+		{"no token", "metrics_public: false", 200, 200, 200, 200},
+		{"the first again", "token: one", 200, 401, 401, 401},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.admin != "" {
+				cfg, err := config.Parse("next.yaml", []byte("listeners: [{address: \"127.0.0.1:0\"}]\nroutes: []\nadmin: {address: \"127.0.0.1:0\", "+tt.admin+"}\n"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := r.proxy.Reload(cfg); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, c := range []struct {
+				path, token string
+				want        int
+			}{
+				{"/api/tree", "one", tt.one},
+				{"/api/tree", "two", tt.two},
+				{"/api/tree", "", tt.none},
+				{"/metrics", "", tt.metric},
+				{"/healthz", "", 200},
+			} {
+				var fields []string
+				if c.token != "" {
+					fields = []string{"Authorization: Bearer " + c.token}
+				}
+				if got := r.request("GET", c.path, nil, fields...); got.status != c.want {
+					t.Errorf("%s with token %q: got %d, want %d", c.path, c.token, got.status, c.want)
+				}
+			}
+		})
+	}
+}

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/stentproxy/stent/config"
 	"github.com/stentproxy/stent/proxy"
 	"github.com/stentproxy/stent/proxy/plug"
 )
@@ -29,12 +30,12 @@ type methods map[string]action
 
 // endpoint is one path of the API.
 type endpoint struct {
-	open    bool // needs no token
+	open    func(config.Admin) bool // says that no token is needed; nil: it is
 	methods methods
 }
 
 // routes is the API's table of contents.
-func (a *api) routes(metrics http.Handler, metricsPublic bool) *http.ServeMux {
+func (a *api) routes(metrics http.Handler) *http.ServeMux {
 	mux := http.NewServeMux()
 	for path, e := range map[string]endpoint{
 		"/{$}":     get(a.index),
@@ -66,7 +67,10 @@ func (a *api) routes(metrics http.Handler, metricsPublic bool) *http.ServeMux {
 
 func get(do action) endpoint  { return endpoint{methods: methods{"GET": do}} }
 func post(do action) endpoint { return endpoint{methods: methods{"POST": do}} }
-func open(do action) endpoint { return endpoint{open: true, methods: methods{"GET": do}} }
+func open(do action) endpoint { return endpoint{open: always, methods: methods{"GET": do}} }
+
+func always(config.Admin) bool          { return true }
+func metricsPublic(c config.Admin) bool { return c.MetricsPublic }
 
 // serve makes an action of a handler that answers its problems itself.
 func serve(h http.Handler) action {
@@ -76,9 +80,9 @@ func serve(h http.Handler) action {
 	}
 }
 
-func isOpen(h http.Handler) bool {
+func isOpen(h http.Handler, terms config.Admin) bool {
 	e, ok := h.(endpoint)
-	return ok && e.open
+	return ok && e.open != nil && e.open(terms)
 }
 
 // ServeHTTP implements http.Handler. Whoever may GET may HEAD.

@@ -61,7 +61,7 @@ func run(t *testing.T, yaml string, o Options) *running {
 	if o.Log == nil {
 		o.Log = log
 	}
-	server, err := New(p, cfg.Admin, o)
+	server, err := New(p, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,8 +20,7 @@ import (
 	"github.com/stentproxy/stent/proxy"
 )
 
-// Options are what a Server needs beside the proxy and its own
-// configuration. The zero value works.
+// Options are what a Server needs beside the proxy. The zero value works.
 type Options struct {
 	// Log is where requests that change something are logged; nil is nowhere.
 	Log *zap.Logger
@@ -45,7 +44,7 @@ const (
 // Server is the admin listener. It is a suture service.
 type Server struct {
 	// static
-	config  config.Admin
+	config  config.Admin // as it was bound
 	log     *zap.Logger
 	handler http.Handler
 
@@ -54,9 +53,10 @@ type Server struct {
 	addr   net.Addr
 }
 
-// New returns the admin listener of p, not bound yet. Where c switches it
-// off, it does nothing.
-func New(p *proxy.Proxy, c config.Admin, o Options) (*Server, error) {
+// New returns the admin listener of p, not bound yet. Its address is that of
+// p's configuration now, and its token that of the one in force at each
+// request. Where the configuration switches it off, it does nothing.
+func New(p *proxy.Proxy, o Options) (*Server, error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
@@ -66,9 +66,10 @@ func New(p *proxy.Proxy, c config.Admin, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare admin metrics: %w", err)
 	}
+	c := p.Config().Admin
 	network, address, _ := c.Listen()
-	g := newGuard(network, address, c.Token.Value(), log)
-	return &Server{config: c, log: log, handler: g.wrap(a.routes(metrics, c.MetricsPublic))}, nil
+	g := newGuard(network, address, func() config.Admin { return p.Config().Admin }, log)
+	return &Server{config: c, log: log, handler: g.wrap(a.routes(metrics))}, nil
 }
 
 // String names the service in the supervision tree and in logs.

@@ -25,11 +25,12 @@ func newServer(t *testing.T, address string) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cfg.Admin.Address = address
 	p, err := proxy.New(cfg, proxy.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(p, config.Admin{Address: address}, Options{})
+	s, err := New(p, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
