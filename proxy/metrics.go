@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -237,7 +238,7 @@ func (p *Proxy) Collect(ch chan<- prometheus.Metric) {
 	stalls, stalled := p.loops.Stalls()
 	counter(descStalls, float64(stalls))
 	counter(descStalled, stalled.Seconds())
-	gauge(descBuild, 1, version(), runtime.Version())
+	gauge(descBuild, 1, cmp.Or(p.options.Version, moduleVersion()), runtime.Version())
 }
 
 // sizeSum adds up the message sizes of all routes.
@@ -289,8 +290,8 @@ func (p *Proxy) totals() (all map[*routeCount]*total, snapshots int) {
 	return all, len(inUse)
 }
 
-// version is the module's version as the Go tool has stamped it.
-func version() string {
+// moduleVersion is the main module's as the Go tool has stamped it.
+func moduleVersion() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}

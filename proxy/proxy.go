@@ -33,6 +33,8 @@ type Options struct {
 	Log *zap.Logger
 	// Handlers are the message handlers that a configuration may name.
 	Handlers map[string]NewHandler
+	// Version is the build's, for metrics; empty is that of the main module.
+	Version string
 }
 
 // Proxy is one running stent.

@@ -2,6 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"syscall"
 	"testing"
@@ -54,10 +57,21 @@ func TestOperate(t *testing.T) {
 		}
 	}
 
+	resp, err := http.Get("http://" + admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	metrics, err := io.ReadAll(resp.Body)
+	v, _ := build()
+	if want := fmt.Sprintf("version=%q} 1", v); err != nil || !strings.Contains(string(metrics), want) {
+		t.Errorf("metrics: %v, want %s of stent_build_info in\n%s", err, want, metrics)
+	}
+
 	if _, got, err := conn.Read(t.Context()); err != nil || string(got) != "from the operator" {
 		t.Errorf("what was sent: got %q, %v", got, err)
 	}
-	_, _, err := conn.Read(t.Context())
+	_, _, err = conn.Read(t.Context())
 	if got := websocket.CloseStatus(err); got != 4001 {
 		t.Errorf("what was closed: got %v, want 4001", err)
 	}

@@ -23,7 +23,8 @@ var errAborted = errors.New("a second signal: sessions were cut off")
 // source returns, unless that is bad. Listening is called when all addresses
 // are bound.
 func serve(cfg *config.Config, source func() (*config.Config, error), log *logger, listening func()) error {
-	p, err := proxy.New(cfg, proxy.Options{Log: log.Logger, Handlers: handlers})
+	v, _ := build()
+	p, err := proxy.New(cfg, proxy.Options{Log: log.Logger, Handlers: handlers, Version: v})
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
@@ -52,7 +53,6 @@ func serve(cfg *config.Config, source func() (*config.Config, error), log *logge
 	if err := api.Listen(ctx); err != nil {
 		return fmt.Errorf("start: %w", cfg.Locate(err))
 	}
-	v, _ := build()
 	log.Info("listening", zap.Stringers("addresses", p.Addrs()), zap.String("admin", cfg.Admin.Address), zap.String("version", v))
 	listening()
 	done := make(chan error, 1)
