@@ -82,6 +82,20 @@ func (s *source) publish(list Errors) Errors {
 // files that are no YAML, whose secrets are not known.
 var secretText = regexp.MustCompile(`(?i)((?:secret|token|password)["']?:[ \t]*)("[^"]*"?|'[^']*'?|[^\s,{}\[\]"'$][^\s,}]*)`)
 
+// inQuotes matches what stands between quotes, to the end of its line.
+var inQuotes = regexp.MustCompile(`^(?:"((?:\\.|[^"\\])*)|'((?:''|[^'])*))`)
+
+// quoted returns the text of a quoted scalar as it is written, with escapes,
+// as far as its first line goes; empty for others.
+func (s *source) quoted(pos position) string {
+	at := s.at("", pos)
+	rest := []rune(at.Source)[at.Column-1:]
+	if match := inQuotes.FindStringSubmatch(string(rest)); match != nil {
+		return match[1] + match[2]
+	}
+	return ""
+}
+
 // seal is called when all secrets are known.
 func (s *source) seal() {
 	slices.SortFunc(s.secrets, func(a, b string) int { return len(b) - len(a) })
