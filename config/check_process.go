@@ -113,6 +113,9 @@ func (c *checker) admin() {
 	if !on {
 		return
 	}
+	if token := a.Token.Value(); token != "" && !bearer(token) {
+		c.fail("admin.token", "no Authorization header could carry it: want visible ASCII characters, with blanks only between them")
+	}
 	if network == "unix" {
 		if !strings.HasPrefix(address, "/") || len(address) > maxSocket {
 			c.fail(at, "want unix: and an absolute path of at most %d bytes", maxSocket)
@@ -132,6 +135,12 @@ func (c *checker) admin() {
 			return
 		}
 	}
+}
+
+// bearer reports whether a client can send the token as it is: fields lose the
+// blanks around them (RFC 9110 section 5.5).
+func bearer(token string) bool {
+	return strings.TrimSpace(token) == token && !strings.ContainsFunc(token, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 // Bounds of what makes sense for a process.
