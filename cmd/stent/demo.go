@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -22,7 +23,7 @@ type demoCmd struct {
 
 type demoProxyCmd struct {
 	Listen string `default:"127.0.0.1:4000" placeholder:"ADDRESS" help:"Where to open the demo (by default ${default})."`
-	Admin  string `default:"127.0.0.1:4001" placeholder:"ADDRESS" help:"Where the admin API listens, or off (by default ${default})."`
+	Admin  string `default:"127.0.0.1:4001" placeholder:"ADDRESS" help:"Where the admin API listens, also unix:/path, or off (by default ${default})."`
 }
 
 // Run serves the demo until a signal.
@@ -41,16 +42,18 @@ func (c demoProxyCmd) Run(s streams) error {
 	if err != nil {
 		return usage("%w", err)
 	}
+	api := new(adminClient) // of nothing, where there is no API
+	if c.Admin != config.AdminOff {
+		if api, err = (adminFlags{Admin: c.Admin}).client(); err != nil {
+			return err
+		}
+	}
 	log, err := newLogger(cfg.Log, s.err)
 	if err != nil {
 		return err
 	}
 	defer log.Sync()
 
-	admin := ""
-	if c.Admin != "off" {
-		admin = "http://" + dialable(c.Admin)
-	}
 	ctx, stop := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	defer parts.Wait()
@@ -64,12 +67,12 @@ func (c demoProxyCmd) Run(s streams) error {
 	if cfg.Routes[0].Continuity != nil {
 		kill = backend.Kill
 	}
-	control := &http.Server{Handler: demo.NewControl(admin, kill), ReadHeaderTimeout: 10 * time.Second}
+	control := &http.Server{Handler: demo.NewControl(api.base, &api.http, kill), ReadHeaderTimeout: 10 * time.Second}
 	parts.Go(func() { control.Serve(controls) })
 	defer control.Close()
 
 	same := func() (*config.Config, error) { return cfg, nil } // SIGHUP has nothing to re-read
-	err = serve(cfg, same, log, func() { fmt.Fprintf(s.out, banner, dialable(c.Listen), admin) })
+	err = serve(cfg, same, log, func() { fmt.Fprintf(s.out, banner, dialable(c.Listen), c.hints()) })
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%w\n--listen and --admin choose other addresses", err)
 	}
@@ -83,14 +86,29 @@ const banner = `
          in two tabs, and let them talk: every message passes through the proxy;
          then kill the backend with the page's button: nobody is disconnected
 
-  Try    stent sessions      what the proxy knows of each client
-         stent upstreams     where they are connected to
-         stent tree          who supervises them
-         curl %[2]s/metrics
-
-  Ctrl-C ends it.
+%[2]s  Ctrl-C ends it.
 
 `
+
+// hints are commands that ask the admin API, wherever it is.
+func (c demoProxyCmd) hints() string {
+	if c.Admin == config.AdminOff {
+		return ""
+	}
+	flag, base := "", "http://"+c.Admin
+	if c.Admin != config.DefaultAdmin().Address {
+		flag = " --admin " + c.Admin
+	}
+	if path, ok := strings.CutPrefix(c.Admin, "unix:"); ok {
+		base = "--unix-socket " + path + " http://localhost"
+	}
+	return fmt.Sprintf(`  Try    stent sessions%[1]s      what the proxy knows of each client
+         stent upstreams%[1]s     where they are connected to
+         stent tree%[1]s          who supervises them
+         curl %[2]s/metrics
+
+`, flag, base)
+}
 
 // dialable is a listener's address as a client on this machine would use it.
 func dialable(address string) string {

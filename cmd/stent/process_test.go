@@ -352,6 +352,44 @@ func TestDemo(t *testing.T) {
 	p.exits(t, 0)
 }
 
+// TestDemoByUnixSocket asks the page's question where the admin API is on no
+// port.
+func TestDemoByUnixSocket(t *testing.T) {
+	address := freeAddress(t)
+	p := startProcess(t, nil, "demo", "--listen", address, "--admin", "unix:"+filepath.Join(t.TempDir(), "admin.sock"))
+	p.logged(t, "listening")
+	resp, err := http.Get("http://" + address + "/demo/session/nobody")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if got := resp.Header.Get("Content-Type"); resp.StatusCode != http.StatusNotFound || got != "application/problem+json" {
+		t.Errorf("got %s, %s; want the admin API's 404", resp.Status, got)
+	}
+}
+
+func TestDemoHints(t *testing.T) {
+	for _, tt := range []struct {
+		admin string
+		want  []string // in the lines
+	}{
+		{"127.0.0.1:4001", []string{"stent sessions   ", "stent upstreams   ", "stent tree   ", "curl http://127.0.0.1:4001/metrics\n"}},
+		{"127.0.0.1:5001", []string{"stent sessions --admin 127.0.0.1:5001 ", "stent tree --admin 127.0.0.1:5001 ", "curl http://127.0.0.1:5001/metrics\n"}},
+		{"unix:/run/stent.sock", []string{"stent sessions --admin unix:/run/stent.sock ", "curl --unix-socket /run/stent.sock http://localhost/metrics\n"}},
+		{"off", nil},
+	} {
+		got := demoProxyCmd{Admin: tt.admin}.hints()
+		for _, want := range tt.want {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: want %q in\n%s", tt.admin, want, got)
+			}
+		}
+		if tt.want == nil && got != "" {
+			t.Errorf("%s: got\n%s", tt.admin, got)
+		}
+	}
+}
+
 func writeFile(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

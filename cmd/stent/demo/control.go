@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"time"
 )
 
 // maxAdminAnswer bounds what is read of one answer of the admin API.
@@ -20,10 +19,10 @@ type control struct {
 }
 
 // NewControl returns what answers below /demo/: what the proxy whose admin
-// API is at the URL admin counts of a session ("" for no such answer), and
-// kill, which ends the backend (nil where it can't be).
-func NewControl(admin string, kill func()) http.Handler {
-	c := &control{admin: admin, client: &http.Client{Timeout: 5 * time.Second}}
+// API the client reaches at the URL admin counts of a session ("" for no such
+// answer), and kill, which ends the backend (nil where it can't be).
+func NewControl(admin string, client *http.Client, kill func()) http.Handler {
+	c := &control{admin: admin, client: client}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /demo/features", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

@@ -20,7 +20,7 @@ func TestControl(t *testing.T) {
 	}))
 	defer admin.Close()
 	killed := 0
-	handler := NewControl(admin.URL, func() { killed++ })
+	handler := NewControl(admin.URL, admin.Client(), func() { killed++ })
 	for _, tt := range []struct {
 		name, method, path, site string
 		status                   int
@@ -51,7 +51,7 @@ func TestControl(t *testing.T) {
 }
 
 func TestControlWithoutParts(t *testing.T) {
-	handler := NewControl("", nil)
+	handler := NewControl("", nil, nil)
 	for path, method := range map[string]string{"/demo/session/b": "GET", "/demo/backend/kill": "POST"} {
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, httptest.NewRequest(method, path, nil))
