@@ -1,9 +1,6 @@
 package config
 
-import (
-	"reflect"
-	"slices"
-)
+import "slices"
 
 // notYet is what is said of keys and names of the contract that nothing
 // stands behind. They are never ignored in silence; a key may be there as
@@ -18,43 +15,15 @@ var laterHandlers = []string{"validate", "wasm", "webhook"}
 // map, the values of a key as in "routes[].protocol: phoenix", and the names
 // of handlers. Routes are the same in scopes.
 func Unsupported() []string {
-	type place struct {
-		t    reflect.Type
-		path string
-	}
 	var list []string
-	seen := make(map[reflect.Type]bool)
-	// Breadth first, so that each type is named by its shortest path.
-	queue := []place{{reflect.TypeFor[Config](), ""}}
-	for len(queue) > 0 {
-		at := queue[0]
-		queue = queue[1:]
-		switch at.t.Kind() {
-		case reflect.Pointer:
-			queue = append(queue, place{at.t.Elem(), at.path})
-		case reflect.Slice:
-			queue = append(queue, place{at.t.Elem(), at.path + "[]"})
-		case reflect.Map:
-			queue = append(queue, place{at.t.Elem(), at.path + ".*"})
-		case reflect.Struct:
-			if seen[at.t] {
-				continue
-			}
-			seen[at.t] = true
-			for _, k := range keysOf(at.t) {
-				path := join(at.path, k.name)
-				for _, value := range k.laterValues {
-					list = append(list, path+": "+value)
-				}
-				if k.later {
-					list = append(list, path)
-				} else {
-					queue = append(queue, place{k.typ, path})
-				}
-			}
-		default:
+	eachKey(func(path string, k key) {
+		for _, value := range k.laterValues {
+			list = append(list, path+": "+value)
 		}
-	}
+		if k.later {
+			list = append(list, path)
+		}
+	})
 	for _, name := range laterHandlers {
 		list = append(list, "routes[].handlers[]."+name)
 	}

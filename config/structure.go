@@ -71,3 +71,48 @@ func names(keys []key) []string {
 	}
 	return list
 }
+
+// eachKey visits the keys of every type that stands in a file once, by its
+// shortest path. Plugs are in endpoint[] alone.
+func eachKey(visit func(path string, k key)) {
+	type place struct {
+		t    reflect.Type
+		path string
+	}
+	seen := make(map[reflect.Type]bool)
+	// Breadth first, so that each type is named by its shortest path.
+	queue := []place{{reflect.TypeFor[Config](), ""}}
+	for len(queue) > 0 {
+		at := queue[0]
+		queue = queue[1:]
+		switch at.t.Kind() {
+		case reflect.Pointer:
+			queue = append(queue, place{at.t.Elem(), at.path})
+		case reflect.Slice:
+			queue = append(queue, place{at.t.Elem(), at.path + "[]"})
+		case reflect.Map:
+			queue = append(queue, place{at.t.Elem(), at.path + ".*"})
+		case reflect.Struct:
+			if seen[at.t] {
+				continue
+			}
+			seen[at.t] = true
+			for _, k := range keysOf(at.t) {
+				path := join(at.path, k.name)
+				visit(path, k)
+				if !k.later {
+					queue = append(queue, place{k.typ, path})
+				}
+			}
+			switch at.t {
+			case reflect.TypeFor[Plug]():
+				for name, t := range plugs {
+					queue = append(queue, place{t, join(at.path, name)})
+				}
+			case reflect.TypeFor[Handler]():
+				queue = append(queue, place{reflect.TypeFor[RulesHandler](), join(at.path, rulesHandler)})
+			}
+		default:
+		}
+	}
+}
