@@ -3,6 +3,7 @@ package phoenix
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -54,8 +55,13 @@ func TestDecode(t *testing.T) {
 			fromClient: `- "1" t e {"a":{"topic":"no"}}`},
 		{name: "version 1 with all", data: ` { "join_ref" : 3 , "more":[1,{}],"ref":null,"event":"e","topic":"t","payload":"p"}`,
 			fromClient: `3 - t e "p"`},
-		{name: "a key twice", data: `{"topic":"first","event":"e","payload":{},"ref":"1","t\u006fpic":"last"}`,
-			fromClient: `- "1" last e {}`},
+		{name: "a topic twice", data: `{"topic":"first","event":"e","payload":{},"ref":"1","t\u006fpic":"last"}`, fromClient: malformed},
+		{name: "an event twice", data: `{"topic":"t","event":"e","event":"e","payload":{},"ref":"1"}`, fromClient: malformed},
+		{name: "a payload twice", data: `{"topic":"t","event":"e","payload":{},"payload":{},"ref":"1"}`, fromClient: malformed},
+		{name: "a ref twice", data: `{"topic":"t","event":"e","payload":{},"ref":null,"ref":"1"}`, fromClient: malformed},
+		{name: "a join_ref twice", data: `{"join_ref":null,"topic":"t","event":"e","payload":{},"ref":"1","join_ref":"1"}`, fromClient: malformed},
+		{name: "another key twice", data: `{"a":1,"topic":"t","event":"e","payload":{},"ref":"1","a":2}`,
+			fromClient: `- "1" t e {}`},
 		{name: "keys in another case", data: `{"Topic":"t","event":"e","payload":{},"ref":"1"}`, fromClient: malformed},
 		{name: "four", data: `[null,null,"t","e"]`, fromClient: malformed},
 		{name: "unfinished", data: `[null,null,"t","e",{}`, fromClient: malformed},
@@ -190,6 +196,7 @@ func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		`["1","2","room:a","new_msg",{"body":"x"}]`, ` [null,1,"\u0041","\"",[{"a":"]"}],5]`,
 		`{"topic":"t","event":"e","payload":{},"ref":"1","join_ref":null,"topic":"u"}`,
+		`{"topic":"t","event":"e","payload":{},"ref":null,"r\u0065f":1}`, `{"a":0,"topic":"t","event":"e","payload":{},"a":1}`,
 		"\x00\x02\x03\x05\x0512123topiceventpayload", "\x01\x02\x03\x05\x0212123topicok", "\x02\x01\x01te",
 		`[[[[`, `{"`, `[null,null,"t","e",{}`, "[0,\"\xff\\0\",0,0,0]", `[0,{"a":"\n"},0,0,0]`,
 	} {
@@ -223,7 +230,13 @@ func checkAgainstJSON(t *testing.T, data []byte, m Message, err error) {
 		return
 	}
 	if err != nil {
+		if object != nil && repeats(data) {
+			return
+		}
 		t.Fatalf("%q: %v", data, err)
+	}
+	if object != nil && repeats(data) {
+		t.Fatalf("%q has a key twice", data)
 	}
 	for _, part := range []struct{ got, want []byte }{{m.Topic, topic}, {m.Event, event}} {
 		var s string
@@ -234,6 +247,25 @@ func checkAgainstJSON(t *testing.T, data []byte, m Message, err error) {
 			t.Fatalf("%q: got %q, want %q", data, part.got, s)
 		}
 	}
+}
+
+// repeats reports whether a JSON object has one of a message's keys twice.
+func repeats(object []byte) bool {
+	from := json.NewDecoder(bytes.NewReader(object))
+	from.Token() // the brace
+	seen := make(map[json.Token]bool)
+	for from.More() {
+		key, err := from.Token()
+		var value json.RawMessage
+		if err != nil || from.Decode(&value) != nil {
+			return false
+		}
+		if seen[key] && slices.Contains([]json.Token{"topic", "event", "payload", "ref", "join_ref"}, key) {
+			return true
+		}
+		seen[key] = true
+	}
+	return false
 }
 
 // checkRoundTrip writes what was read, where it was JSON.

@@ -343,7 +343,7 @@ func TestRulesSeeEveryShape(t *testing.T) {
 	for _, join := range []string{
 		`["1","1","room:a","phx_join",{}]`,
 		`[1,1,"ro\u006fm:a","phx\u005fjoin",{},0]`,
-		`{"event":"x","event":"phx_join","topic":"room:a","payload":{},"ref":"1"}`,
+		`{"event":"phx_join","topic":"room:a","payload":{},"ref":"1"}`,
 		"\x00\x01\x01\x06\x0811room:aphx_join{}",
 	} {
 		s := NewSocket(Options{Rules: []config.Topic{{Match: "lobby", Allow: true}}})
@@ -353,8 +353,16 @@ func TestRulesSeeEveryShape(t *testing.T) {
 		}
 	}
 	s := NewSocket(Options{Rules: []config.Topic{{Match: "*", Allow: true}}})
-	if _, err := s.FromClient(false, []byte(`["1","1","room:a"`), time.Time{}); err != ErrMalformed {
-		t.Errorf("malformed: %v", err)
+	for _, join := range []string{
+		`["1","1","room:a"`,
+		// Phoenix takes the first of a key that comes twice.
+		`{"topic":"room:a","topic":"lobby","event":"phx_join","payload":{},"ref":"1"}`,
+		`{"topic":"lobby","t\u006fpic":"room:a","event":"phx_join","payload":{},"ref":"1"}`,
+		`{"topic":"room:a","event":"phx_join","event":"x","payload":{},"ref":"1"}`,
+	} {
+		if _, err := s.FromClient(false, []byte(join), time.Time{}); err != ErrMalformed {
+			t.Errorf("%s: got %v, want it to be malformed", join, err)
+		}
 	}
 }
 

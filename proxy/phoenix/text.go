@@ -29,8 +29,18 @@ func decodeText(data []byte) (Message, error) {
 	return Message{}, ErrMalformed
 }
 
+// The parts of a message, in the order of version 2.
+const (
+	partJoinRef = iota
+	partRef
+	partTopic
+	partEvent
+	partPayload
+	parts
+)
+
 func decodeArray(s *scanner) (m Message, err error) {
-	var part [5][]byte
+	var part [parts][]byte
 	s.take()
 	for i := range part {
 		if i > 0 && s.peek() != ',' {
@@ -45,12 +55,11 @@ func decodeArray(s *scanner) (m Message, err error) {
 	if end := s.peek(); end != ',' && end != ']' {
 		return m, ErrMalformed
 	}
-	m.JoinRef, m.Ref, m.Payload = ref(part[0]), ref(part[1]), part[4]
-	m.Topic, m.Event = text(part[2]), text(part[3])
-	return m, nil
+	return message(part), nil
 }
 
 func decodeMap(s *scanner) (m Message, err error) {
+	var part [parts][]byte
 	s.take()
 	for first := true; s.peek() != '}'; first = false {
 		if !first {
@@ -71,29 +80,51 @@ func decodeMap(s *scanner) (m Message, err error) {
 		if value == nil {
 			return m, ErrMalformed
 		}
-		switch string(text(key)) { // of a key that comes twice the last counts
-		case "topic":
-			m.Topic = text(value)
-		case "event":
-			m.Event = text(value)
-		case "payload":
-			m.Payload = value
-		case "ref":
-			m.Ref = ref(value)
-		case "join_ref":
-			m.JoinRef = ref(value)
+		i := partOf(text(key))
+		if i < 0 {
+			continue
 		}
+		if part[i] != nil {
+			// Parsers disagree on which counts: Phoenix's takes the first,
+			// and most others the last.
+			return m, ErrMalformed
+		}
+		part[i] = value
 	}
-	if m.Topic == nil || m.Event == nil || m.Payload == nil {
+	if part[partTopic] == nil || part[partEvent] == nil || part[partPayload] == nil {
 		return m, ErrMalformed
 	}
-	return m, nil
+	return message(part), nil
+}
+
+// partOf is the part that a key of version 1 names, or -1.
+func partOf(key []byte) int {
+	switch string(key) {
+	case "join_ref":
+		return partJoinRef
+	case "ref":
+		return partRef
+	case "topic":
+		return partTopic
+	case "event":
+		return partEvent
+	case "payload":
+		return partPayload
+	}
+	return -1
+}
+
+func message(part [parts][]byte) Message {
+	return Message{
+		JoinRef: ref(part[partJoinRef]), Ref: ref(part[partRef]),
+		Topic: text(part[partTopic]), Event: text(part[partEvent]), Payload: part[partPayload],
+	}
 }
 
 // ref is a ref as it is kept and compared: a string without needless escapes,
 // and anything else as it came.
 func ref(value []byte) []byte {
-	if string(value) == "null" {
+	if value == nil || string(value) == "null" {
 		return nil
 	}
 	if s, ok := unescape(value); ok {
