@@ -1,7 +1,10 @@
 package proxy
 
 import (
+	"bytes"
+	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -12,6 +15,10 @@ const maxNames = 100
 
 // otherName stands for the names beyond maxNames.
 const otherName = "other"
+
+// noText stands for what is no UTF-8, as a label has to be: in binary
+// messages a name may be any bytes.
+const noText = "\uFFFD"
 
 // channelCount counts what happens to the channels of one route. It
 // implements phoenix.Counter.
@@ -59,6 +66,7 @@ func (c *channelCount) Event(from string, event []byte) {
 
 // topic is what the metrics call a topic.
 func (c *channelCount) topic(name string) string {
+	name = strings.ToValidUTF8(name, noText)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.topics[name] {
@@ -71,6 +79,9 @@ func (c *channelCount) topic(name string) string {
 }
 
 func (c *channelCount) event(name []byte) *eventCount {
+	if !utf8.Valid(name) { // seldom, and the rest without a copy
+		name = bytes.ToValidUTF8(name, []byte(noText))
+	}
 	c.mu.RLock()
 	n := c.counts[string(name)]
 	if n == nil && len(c.counts) > maxNames {

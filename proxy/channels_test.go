@@ -394,6 +394,45 @@ func TestChannelMetrics(t *testing.T) {
 	})
 }
 
+// The names in binary messages may be any bytes, those in metrics may not.
+func TestChannelNamesThatAreNoText(t *testing.T) {
+	engines(t, func(t *testing.T) {
+		const denied = "\x00\x01\x01\x06\x0866" + "other\xffphx_join{}"
+		s := newPhoenixStage(t, mode{}, `topics: [{match: "room:*", allow: true}]`)
+		push := "\x00\x01\x01\x06\x0114" + "room:1\xffpayload"
+		s.client.send(octets(push))
+		s.upstream.hears(push)
+		broadcast := "\x02\x06\x01room:1\xffpayload"
+		s.upstream.send(octets(broadcast))
+		s.client.hears(broadcast)
+		s.client.send(octets(denied))
+		s.client.hears(strings.ReplaceAll(phxRefused("6", "6", "other?", "unauthorized"), "?", `\ufffd`))
+		allowed := "\x00\x01\x01\x06\x0877" + "room:\xffphx_join{}"
+		s.client.send(octets(allowed))
+		s.upstream.hears(allowed)
+		s.quiet()
+		m := s.metrics()
+		for key, want := range map[string]float64{
+			"stent_channel_events_total{event=\ufffd,from=client,route=/*}":       1,
+			"stent_channel_events_total{event=\ufffd,from=upstream,route=/*}":     1,
+			"stent_channel_joins_total{result=denied,route=/*,topic=other\ufffd}": 1,
+		} {
+			if m[key] != want {
+				t.Errorf("%s is %v, want %v", key, m[key], want)
+			}
+		}
+	})
+	// It keeps its place when there is none for others.
+	c := newMetrics().route("/*").channels
+	first := c.event([]byte("\xff"))
+	for i := range maxNames {
+		c.event(fmt.Appendf(nil, "event_%d", i))
+	}
+	if c.event([]byte("\xff")) != first {
+		t.Error("an event is counted as another later on")
+	}
+}
+
 // fakePhoenix is a small Channels backend: anybody joins anything, new_msg
 // is acknowledged and remembered, crash ends a channel.
 type fakePhoenix struct {
