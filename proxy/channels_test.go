@@ -195,6 +195,38 @@ func TestUnansweredJoin(t *testing.T) {
 	}
 }
 
+// A join that was held before its client knew of a loss, and is given up, goes
+// to the next upstream all the same: what the client says next is behind it.
+func TestJoinsInTheHoldKeepTheirOrder(t *testing.T) {
+	for _, route := range []string{kept, rejoining} {
+		channelTest(t, route, func(s *stage) {
+			s.upstream.mute = true
+			if !s.session().link.Move() {
+				s.t.Fatal("not moved")
+			}
+			s.upstream.expect("close 1001")
+			s.client.tell(phxJoin("4", "room:4"))
+			s.client.send(ping("it was read"))
+			s.client.expect("pong it was read")
+			s.upstream.send(closing(1001, ""))
+			next := s.accept()
+			first := []string{phxJoin("1", "room:1"), phxJoin("2", "room:2"), phxJoin("3", "room:3")}
+			if route == kept {
+				s.client.hears(phxLost("1", "room:1"), phxLost("2", "room:2"), phxLost("3", "room:3"))
+				first = nil
+			}
+			held := []string{phxJoin("4", "room:4"), phx("4", "5", "room:4", "phx_leave", "{}"), phxJoin("6", "room:4")}
+			s.client.tell(held[1:]...)
+			s.client.tell(phxBeat("7"))
+			s.client.hears(phxOK("", "7", "phoenix"))
+			s.resume(next)
+			s.upstream.hears(slices.Concat(first, held)...)
+			s.upstream.tell(phxOK("4", "4", "room:4"), phxOK("4", "5", "room:4"), phxOK("6", "6", "room:4"))
+			s.client.hears(phxOK("4", "4", "room:4"), phxOK("4", "5", "room:4"), phxOK("6", "6", "room:4"))
+		})
+	}
+}
+
 // Heartbeats are answered while there is no upstream, also the one that it
 // owes an answer to.
 func TestHeartbeatsWhileHeld(t *testing.T) {

@@ -23,7 +23,7 @@ type Options struct {
 	// client's stead. Otherwise it is told that they are lost.
 	Rejoin bool
 	// Keep bounds the joins that are remembered to be sent again, in bytes.
-	// What is beyond it is not.
+	// What is beyond it is not. Where it is 0, HandedOver need not be called.
 	Keep int
 	// Held says that there is no server at first.
 	Held bool
@@ -97,7 +97,8 @@ type Socket struct {
 	held     bool       // there is no server that is up to date
 	channels []*channel // in the order of their joins
 	byTopic  map[string]*channel
-	kept     int      // bytes of joins
+	kept     int // bytes of joins
+	ahead    ahead
 	beats    [][]byte // refs of heartbeats that are not answered
 	answered [][]byte // refs of those that we have answered instead
 	limits   map[int]*rate.Limiter
@@ -217,13 +218,23 @@ func (s *Socket) join(m *Message, binary bool, data []byte, now time.Time) Actio
 	}
 	s.byTopic[topic] = ch
 	s.channels = append(s.channels, ch)
-	if s.held && ch.join != nil {
+	if s.held && ch.join != nil && !s.ahead.of(topic) {
 		// Kept out of what is held: when the client's patience with it ends it
-		// joins anew, and only its last join is for a server.
+		// joins anew, and only its last join is for a server. It gets there
+		// before what is held, so that nothing of the topic may be in there: a
+		// join would close this one, and a leave without join_ref leave it.
 		ch.state = waiting
 		return Action{Drop: true}
 	}
+	s.passes(topic)
 	return Action{}
+}
+
+// passes notes a join or leave that goes on to a server.
+func (s *Socket) passes(topic string) {
+	if s.Keep > 0 {
+		s.ahead.add(topic)
+	}
 }
 
 // allowed asks the rules. It returns the rule that decides, or -1.
@@ -256,15 +267,22 @@ func (s *Socket) allowed(topic string, now time.Time) (rule int, result string) 
 }
 
 func (s *Socket) leave(m *Message) Action {
-	ch := s.byTopic[string(m.Topic)]
-	if ch == nil || m.JoinRef != nil && !sameRef(m.JoinRef, ch.joinRef) {
-		return Action{} // the server's to answer, or to ignore
+	topic := string(m.Topic)
+	ch := s.byTopic[topic]
+	if ch != nil && m.JoinRef != nil && !sameRef(m.JoinRef, ch.joinRef) {
+		ch = nil // of a join before
 	}
-	if ch.state == waiting { // no server has heard of it
-		s.forget(ch)
+	switch {
+	case s.held && (ch == nil || ch.state == waiting) && !s.ahead.of(topic):
+		// No server has heard of it, or will.
+		if ch != nil {
+			s.forget(ch)
+		}
 		return Action{Drop: true, Answer: s.reply(m, StatusOK, "")}
+	case ch != nil:
+		ch.leaving, ch.left, ch.leaveRef = true, false, bytes.Clone(m.Ref)
 	}
-	ch.leaving, ch.left, ch.leaveRef = true, false, bytes.Clone(m.Ref)
+	s.passes(topic) // the server's to answer, or to ignore
 	return Action{}
 }
 
@@ -276,7 +294,9 @@ func (s *Socket) HandedOver(data []byte) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ch := s.byTopic[string(m.Topic)]
+	topic := string(m.Topic)
+	s.ahead.done(topic)
+	ch := s.byTopic[topic]
 	switch {
 	case ch == nil:
 	case m.Is(EventJoin):
@@ -413,6 +433,8 @@ func (s *Socket) settle() (tell [][]byte) {
 			tell = append(tell, s.reply(leave, StatusOK, ""), s.note(ch, EventClose, `{}`))
 			s.forget(ch)
 		case ch.state == asked, ch.state == waiting:
+		case ch.state == sent && ch.join != nil && !s.ahead.of(ch.topic):
+			ch.state = waiting // as if it were made now
 		case ch.join != nil && (s.Rejoin || ch.state == sent):
 		case ch.leaving:
 			s.forget(ch) // what is held says so to the next server

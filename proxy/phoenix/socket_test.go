@@ -16,12 +16,14 @@ import (
 //	~ MESSAGE   of the client, which passes and stays in the hold
 //	< MESSAGE   of the server
 //	lost, replay
+//	handed      the hold, to a server
 //
 // Messages are JOINREF REF TOPIC EVENT [STATUS], as version 2 has them.
 type script struct {
 	t      *testing.T
 	socket *Socket
 	now    time.Time
+	hold   [][]byte
 }
 
 func array(line string) []byte {
@@ -82,10 +84,21 @@ func (s *script) play(line string) string {
 		if err != nil {
 			return err.Error()
 		}
-		if kind == ">" && !a.Drop {
+		switch {
+		case a.Drop:
+		case kind == ">":
 			s.socket.HandedOver(data)
+		default:
+			s.hold = append(s.hold, data)
 		}
 		return say(a)
+	case "handed":
+		out := list(s.hold)
+		for _, data := range s.hold {
+			s.socket.HandedOver(data)
+		}
+		s.hold = nil
+		return out
 	case "<":
 		return say(s.socket.FromServer(array(message)))
 	case "lost":
@@ -192,6 +205,69 @@ func TestSocket(t *testing.T) {
 			{"lost", ""},
 			{"replay", ""},
 			{"< 1 1 room:a phx_reply ok", "pass"},
+			{"topics", "room:a"},
+		}},
+		{name: "join in the hold that is given up", before: [][2]string{{"~ 1 1 room:a phx_join", "pass"}}, lines: [][2]string{
+			{"lost", ""},
+			{"~ 1 2 room:a phx_leave", "pass"},
+			{"~ 3 3 room:a phx_join", "pass"}, // not ahead of them
+			{"~ 3 4 room:a phx_leave", "pass"},
+			{"~ 5 5 room:a phx_join", "pass"},
+			{"~ 6 6 room:b phx_join", "drop"}, // another topic may wait
+			{"replay", "6 6 room:b phx_join"},
+			{"handed", "1 1 room:a phx_join, 1 2 room:a phx_leave, 3 3 room:a phx_join, 3 4 room:a phx_leave, 5 5 room:a phx_join"},
+			{"< 1 1 room:a phx_reply ok", "pass"}, // the client drops what is outdated
+			{"< 1 1 room:a phx_close", "pass"},
+			{"< 5 5 room:a phx_reply ok", "pass"},
+			{"topics", "room:a"},
+			{"lost", "5 5 room:a phx_error"},
+			{"~ 7 7 room:a phx_join", "drop"}, // the hold is empty again
+			{"replay", "6 6 room:b phx_join, 7 7 room:a phx_join"},
+		}},
+		{name: "unanswered join that is given up", before: [][2]string{{"> 1 1 room:a phx_join", "pass"}}, lines: [][2]string{
+			{"lost", ""},
+			{"~ 1 2 room:a phx_leave", "answer 1 2 room:a phx_reply ok"},
+			{"~ 3 3 room:a phx_join", "drop"},
+			{"replay", "3 3 room:a phx_join"},
+			{"handed", ""},
+		}},
+		{name: "unanswered join that is given up before the loss is known", before: [][2]string{{"> 1 1 room:a phx_join", "pass"}}, lines: [][2]string{
+			{"~ 1 2 room:a phx_leave", "pass"},
+			{"lost", ""},
+			{"~ 3 3 room:a phx_join", "pass"},
+			{"replay", ""},
+			{"handed", "1 2 room:a phx_leave, 3 3 room:a phx_join"},
+		}},
+		{name: "left and joined again without join_ref", before: [][2]string{
+			{"> - 1 room:a phx_join", "pass"}, {"< - 1 room:a phx_reply ok", "pass"},
+		}, lines: [][2]string{
+			{"lost", "- - room:a phx_error"},
+			{"~ - 2 room:a phx_leave", "answer - 2 room:a phx_reply ok"}, // no server knows of it
+			{"~ - 3 room:a phx_join", "drop"},
+			{"replay", "- 3 room:a phx_join"},
+			{"handed", ""},
+		}},
+		{name: "left and joined again without join_ref, repeated", rejoin: true, before: [][2]string{
+			{"> - 1 room:a phx_join", "pass"}, {"< - 1 room:a phx_reply ok", "pass"},
+		}, lines: [][2]string{
+			{"lost", ""},
+			{"~ - 2 room:a phx_leave", "pass"},
+			{"~ - 3 room:a phx_join", "pass"},
+			{"replay", ""},
+			{"handed", "- 2 room:a phx_leave, - 3 room:a phx_join"},
+			{"< - 2 room:a phx_reply ok", "pass"},
+			{"< - 3 room:a phx_reply ok", "pass"},
+			{"topics", "room:a"},
+		}},
+		{name: "left without join_ref before the loss is known, and joined again", before: [][2]string{
+			{"> - 1 room:a phx_join", "pass"}, {"< - 1 room:a phx_reply ok", "pass"},
+		}, lines: [][2]string{
+			{"~ - 2 room:a phx_leave", "pass"},
+			{"lost", ""},
+			{"~ - 3 room:a phx_join", "pass"},
+			{"replay", ""},
+			{"handed", "- 2 room:a phx_leave, - 3 room:a phx_join"},
+			{"< - 3 room:a phx_reply ok", "pass"},
 			{"topics", "room:a"},
 		}},
 		{name: "closed and in error", rejoin: true, before: joinedAB, lines: [][2]string{
@@ -376,11 +452,24 @@ func TestSocketIsBounded(t *testing.T) {
 			t.Fatalf("join %d: %+v, %v", i, a, err)
 		}
 		s.FromClient(false, array(fmt.Sprintf("- %d phoenix heartbeat", i)), time.Time{})
+		s.FromClient(false, array(fmt.Sprintf("- %d other:%d phx_leave", i, i)), time.Time{})
 		s.Lost()
 		s.Replay()
 	}
+	if len(s.ahead.byTopic) > maxChannels || !s.ahead.of("topic:more") {
+		t.Errorf("%d topics are ahead, and those beyond them are not known", len(s.ahead.byTopic))
+	}
 	if len(s.channels) != maxChannels || s.kept > 500 || len(s.beats)+len(s.answered) > 2*maxBeats {
 		t.Errorf("%d channels, %d bytes, %d heartbeats", len(s.channels), s.kept, len(s.beats)+len(s.answered))
+	}
+	for i := range 2 * maxChannels {
+		if i < maxChannels {
+			s.HandedOver(array(fmt.Sprintf("%d %d topic:%d phx_join", i, i, i)))
+		}
+		s.HandedOver(array(fmt.Sprintf("- %d other:%d phx_leave", i, i)))
+	}
+	if len(s.ahead.byTopic) != 0 || s.ahead.others != 0 {
+		t.Errorf("%d topics and %d others are ahead, want none", len(s.ahead.byTopic), s.ahead.others)
 	}
 	if err := s.check(); err != nil {
 		t.Error(err)
