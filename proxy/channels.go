@@ -75,6 +75,9 @@ func (c *channels) tell(messages [][]byte) {
 	}
 }
 
+// outlives implements protocol: what can't be repeated is told.
+func (c *channels) outlives() bool { return true }
+
 // HandedOver implements relay.Replayer.
 func (c *channels) HandedOver(_ Type, data []byte) { c.socket.HandedOver(data) }
 

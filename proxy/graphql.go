@@ -135,6 +135,14 @@ func (g *graphQL) fromClient(message Message) Result {
 // there.
 func (g *graphQL) lost() {}
 
+// subprotocolGraphQL is what the protocol is called in a handshake.
+const subprotocolGraphQL = "graphql-transport-ws"
+
+// outlives implements protocol. Others begin in the same way, above all the
+// older one that is called graphql-ws, but name their operations by messages
+// that mean nothing here: those would be lost without a word.
+func (g *graphQL) outlives() bool { return g.session.Subprotocol() == subprotocolGraphQL }
+
 // fromUpstream swallows an acknowledgement that the client has had, and
 // notes which operations end.
 func (g *graphQL) fromUpstream(message Message) Result {
@@ -146,11 +154,11 @@ func (g *graphQL) fromUpstream(message Message) Result {
 	defer g.mu.Unlock()
 	switch m.Type {
 	case "connection_ack":
-		g.greeting = false
-		if g.acked {
+		again := g.greeting && g.acked
+		g.greeting, g.acked = false, true
+		if again {
 			return Drop()
 		}
-		g.acked = true
 	case "error", "complete":
 		if _, active := g.active[m.ID]; active {
 			g.ended(m.ID)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/stentproxy/stent/proxy/upstream"
 )
 
 // What the two sides say; names are ids.
@@ -265,12 +267,63 @@ func TestGraphQLReplay(t *testing.T) {
 
 // Without continuity nothing is swallowed, and on another protocol neither.
 func TestGraphQLElsewhere(t *testing.T) {
-	for _, route := range []string{"protocol: graphql-transport-ws", lines("handlers: [pass]", kept)} {
+	for _, route := range []string{
+		"protocol: graphql-transport-ws", lines("handlers: [pass]", kept),
+		lines("protocol: graphql-transport-ws", kept), // without its subprotocol
+	} {
 		s := newStage(t, route, "", testHandlers)
 		s.open()
 		s.upstream.tell(gqlAck, gqlAck)
 		s.client.told(gqlAck, gqlAck)
 	}
+}
+
+// A client of another subprotocol is not held, for nobody knows its
+// operations: it connects again by itself.
+func TestGraphQLOfAnotherSubprotocol(t *testing.T) {
+	const start = `{"id":"1","type":"start","payload":{"query":"subscription { a }"}}`
+	for _, agreed := range []string{"graphql-ws", ""} {
+		for _, way := range []struct {
+			name string
+			lose func(s *stage)
+		}{
+			{"reset", func(s *stage) { s.upstream.reset() }},
+			{"closed", func(s *stage) {
+				s.upstream.send(closing(1001, ""))
+				s.upstream.expect("close 1001")
+				s.upstream.Close()
+			}},
+			{"moved", func(s *stage) {
+				s.session().link.Move()
+				s.upstream.expect("close 1001")
+				s.upstream.Close()
+			}},
+		} {
+			t.Run(agreed+" "+way.name, func(t *testing.T) {
+				t.Parallel()
+				s := newStage(t, lines("protocol: graphql-transport-ws", kept), "", testHandlers)
+				if agreed != "" {
+					s.offer = []string{"Sec-WebSocket-Protocol: graphql-transport-ws, graphql-ws"}
+					s.agree = []string{"Sec-WebSocket-Protocol: " + agreed}
+				}
+				s.open()
+				s.greet()
+				s.client.tell(start)
+				s.upstream.told(start)
+				leaving := map[*upstream.Target]bool{s.session().target.Load(): true}
+				if n := len((&mover{s.proxy}).sessionsOn(leaving)); n != 0 {
+					t.Errorf("%d sessions would be moved, want none", n)
+				}
+				way.lose(s)
+				s.client.expect("close 1012 upstream lost", "fin")
+				s.over()
+			})
+		}
+	}
+	s := newStage(t, lines("protocol: graphql-transport-ws", kept), "", testHandlers)
+	s.open()
+	s.proxy.CloseOn(s.session().target.Load())
+	s.client.expect("close 1012 backend is draining", "fin")
 }
 
 // An answer may come before it is known that the upstream has taken all of

@@ -194,7 +194,7 @@ func (m *mover) anyOn(t *upstream.Target) *Session {
 // movable reports whether the session could leave its upstream for another,
 // and is not about to.
 func (s *Session) movable() bool {
-	return s.route.continuity != nil && s.State() == Open && !s.prepaid.Load()
+	return s.State() == Open && !s.prepaid.Load() && s.outlives()
 }
 
 // move leaves the session's upstream at a message boundary. To is where it
@@ -218,16 +218,10 @@ func (s *Session) move(to *upstream.Target) bool {
 func (p *Proxy) CloseOn(t *upstream.Target) {
 	t.Evict()
 	for _, s := range p.registry.all() {
-		if s.target.Load() == t {
-			s.evicted(t)
+		if s.target.Load() == t && !s.outlives() {
+			s.evict()
 		}
 	}
 }
 
-// evicted ends the session where its target lets no session stay that can't
-// be moved.
-func (s *Session) evicted(t *upstream.Target) {
-	if s.route.continuity == nil && t.Evicts() {
-		s.end(End{Cause: relay.Draining, Reason: "backend is draining"})
-	}
-}
+func (s *Session) evict() { s.end(End{Cause: relay.Draining, Reason: "backend is draining"}) }

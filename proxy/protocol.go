@@ -17,6 +17,14 @@ type protocol interface {
 	fromUpstream(m Message) Result
 	// lost is called when the upstream is lost and the client held.
 	lost()
+	// outlives reports whether a further upstream can be brought to where the
+	// one before it was.
+	outlives() bool
+}
+
+// outlives reports whether the session can go on when its upstream is lost.
+func (s *Session) outlives() bool {
+	return s.route.continuity != nil && (s.protocol == nil || s.protocol.outlives())
 }
 
 // newProtocol returns what the session understands, or nil.

@@ -142,8 +142,7 @@ func (s *Session) run() error {
 		return s.finish()
 	}
 	s.releaseUpstream()
-	c := s.route.continuity
-	if c == nil {
+	if !s.outlives() {
 		s.end(End{Cause: lossCause(loss), Err: loss})
 		return s.finish()
 	}
@@ -154,7 +153,7 @@ func (s *Session) run() error {
 		return s.finish()
 	}
 	s.restarts.Add(1)
-	s.holdBegins(now, c.Hold.Std())
+	s.holdBegins(now, s.route.continuity.Hold.Std())
 	s.route.count.restarted(loss.Cause.String())
 	s.Log().Info("upstream lost, client held", zap.String("target", s.Target()), zap.Error(loss))
 	s.upstreamLost(loss)
@@ -238,7 +237,7 @@ func (s *Session) again(ctx context.Context) error {
 	c := s.route.continuity
 	if c == nil || s.waiting == nil {
 		// A worker that panicked between two upstreams.
-		if c == nil {
+		if !s.outlives() {
 			s.end(End{Cause: relay.Failed})
 			return errEnded
 		}
@@ -394,7 +393,9 @@ func (s *Session) attach(conn *upstream.Conn, header http.Header) bool {
 		inflate, deflate = terminated(header)
 	}
 	s.target.Store(conn.Target)
-	s.evicted(conn.Target)
+	if s.route.continuity == nil && conn.Target.Evicts() {
+		s.evict()
+	}
 	early := conn.Early
 	conn.Early = nil
 	s.proxy.fault(s, faultAttach)
