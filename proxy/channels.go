@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -60,20 +59,7 @@ func (c *channels) result(a phoenix.Action) Result {
 	return OK()
 }
 
-var errNotTold = errors.New("client does not take what became of its channels")
-
-func (c *channels) lost() { c.tell(c.socket.Lost()) }
-
-// tell tells the client what became of its channels. One that can't be told
-// would wait for good, so it is closed and connects again.
-func (c *channels) tell(messages [][]byte) {
-	for _, m := range messages {
-		if c.session.Push(Client, Text, m) == Full {
-			c.session.end(End{Cause: relay.GaveUp, Err: errNotTold})
-			return
-		}
-	}
-}
+func (c *channels) lost() { c.session.tell(c.socket.Lost()) }
 
 // outlives implements protocol: what can't be repeated is told.
 func (c *channels) outlives() bool { return true }
@@ -90,7 +76,7 @@ func (c *channels) Ready() bool { return true }
 // Replay implements relay.Replayer.
 func (c *channels) Replay() []relay.Recorded {
 	again, tell := c.socket.Replay()
-	c.tell(tell)
+	c.session.tell(tell)
 	var messages []relay.Recorded
 	for _, r := range again {
 		t := Text

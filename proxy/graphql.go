@@ -2,7 +2,10 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -23,8 +26,10 @@ type graphQL struct {
 	acked     bool   // the client has its acknowledgement
 	greeting  bool   // a further upstream's acknowledgement is awaited
 	active    map[string]operation
-	order     []string // ids, oldest first; some may have ended
-	remembers int      // bytes of active
+	asked     uint64 // operations so far
+	remembers int    // bytes of their messages
+	needs     int    // bytes of what can't be left out
+	beyond    bool   // that was too much: nothing more is remembered
 	// pending has the ids of subscribe messages on their way to an upstream.
 	// Its answer may be here before it is known that the upstream has taken
 	// them all: true is for those that have ended so.
@@ -35,11 +40,20 @@ type graphQL struct {
 type operation struct {
 	message    []byte
 	repeatable bool
+	number     uint64 // in the order of the client
 }
 
-// maxOperations bounds what is remembered of one session, in bytes. What is
-// beyond it is not sent again but answered with an error.
-const maxOperations = 1 << 20
+const (
+	// maxOperations bounds the messages that are remembered of one session,
+	// in bytes. What is beyond it is not sent again but answered with an
+	// error.
+	maxOperations = 1 << 20
+	// maxNeeds bounds connection_init and the ids of operations, in bytes. A
+	// session beyond it ends with its upstream.
+	maxNeeds = 256 << 10
+	// idSize is what an id takes beside its own bytes.
+	idSize = 100
+)
 
 // graphQLMessage is what all messages of the protocol have.
 type graphQLMessage struct {
@@ -58,31 +72,53 @@ func (g *graphQL) HandedOver(t Type, data []byte) {
 	defer g.mu.Unlock()
 	switch m.Type {
 	case "connection_init":
-		if g.init == nil {
+		if g.init == nil && g.need(len(data)) {
 			g.init = bytes.Clone(data)
 		}
 	case "subscribe":
-		early := g.pending[m.ID]
-		delete(g.pending, m.ID)
-		if early {
-			return
-		}
-		g.ended(m.ID) // an id that is used twice is the upstream's to refuse
-		op := operation{repeatable: repeatable(m.Payload)}
-		if op.repeatable && g.remembers+len(data) <= maxOperations {
-			op.message = bytes.Clone(data)
-			g.remembers += len(data)
-		} else {
-			op.repeatable = false
-		}
-		if g.active == nil {
-			g.active = make(map[string]operation)
-		}
-		g.active[m.ID] = op
-		g.order = append(g.order, m.ID)
+		g.subscribed(&m, data)
 	case "complete":
 		g.ended(m.ID)
 	}
+}
+
+// subscribed remembers an operation; g.mu is held.
+func (g *graphQL) subscribed(m *graphQLMessage, data []byte) {
+	early, pending := g.pending[m.ID]
+	if pending {
+		delete(g.pending, m.ID)
+		g.needs -= idSize + len(m.ID)
+	}
+	if early {
+		return
+	}
+	g.ended(m.ID) // an id that is used twice is the upstream's to refuse
+	if !g.need(idSize + len(m.ID)) {
+		return
+	}
+	g.asked++
+	op := operation{number: g.asked}
+	if g.remembers+len(data) <= maxOperations && repeatable(m.Payload) {
+		op.repeatable = true
+		op.message = bytes.Clone(data)
+		g.remembers += len(data)
+	}
+	if g.active == nil {
+		g.active = make(map[string]operation)
+	}
+	g.active[m.ID] = op
+}
+
+// need reports whether there is room for what can't be left out, of so many
+// bytes. Once there is none the session can't be brought to another upstream
+// any more; g.mu is held.
+func (g *graphQL) need(n int) bool {
+	g.beyond = g.beyond || g.needs+n > maxNeeds
+	if g.beyond {
+		return false
+	}
+	g.needs += n
+	return true
 }
 
 // ended forgets an operation; g.mu is held.
@@ -92,28 +128,8 @@ func (g *graphQL) ended(id string) {
 		return
 	}
 	g.remembers -= len(op.message)
+	g.needs -= idSize + len(id)
 	delete(g.active, id)
-	if len(g.order) > 2*len(g.active)+16 {
-		g.compact()
-	}
-}
-
-// compact drops the ids that have ended, and all but the last of those that
-// were used again.
-func (g *graphQL) compact() {
-	seen := make(map[string]bool, len(g.active))
-	kept := g.order[:0:0]
-	for i := len(g.order) - 1; i >= 0; i-- {
-		id := g.order[i]
-		if _, ok := g.active[id]; ok && !seen[id] {
-			seen[id] = true
-			kept = append(kept, id)
-		}
-	}
-	for i, j := 0, len(kept)-1; i < j; i, j = i+1, j-1 {
-		kept[i], kept[j] = kept[j], kept[i]
-	}
-	g.order = kept
 }
 
 // fromClient looks at a message on its way to an upstream.
@@ -124,6 +140,9 @@ func (g *graphQL) fromClient(message Message) Result {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if _, again := g.pending[m.ID]; !again && !g.need(idSize+len(m.ID)) {
+		return OK()
+	}
 	if g.pending == nil {
 		g.pending = make(map[string]bool)
 	}
@@ -141,7 +160,11 @@ const subprotocolGraphQL = "graphql-transport-ws"
 // outlives implements protocol. Others begin in the same way, above all the
 // older one that is called graphql-ws, but name their operations by messages
 // that mean nothing here: those would be lost without a word.
-func (g *graphQL) outlives() bool { return g.session.Subprotocol() == subprotocolGraphQL }
+func (g *graphQL) outlives() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.beyond && g.session.Subprotocol() == subprotocolGraphQL
+}
 
 // fromUpstream swallows an acknowledgement that the client has had, and
 // notes which operations end.
@@ -189,25 +212,25 @@ func (g *graphQL) Ready() bool {
 
 // Replay implements relay.Replayer.
 func (g *graphQL) Replay() []relay.Recorded {
+	again, lost := g.repeat()
+	g.session.tell(lost)
+	return again
+}
+
+// repeat returns what is sent again, and what the client is told of the rest.
+func (g *graphQL) repeat() (again []relay.Recorded, lost [][]byte) {
 	g.mu.Lock()
-	g.compact()
-	var again []relay.Recorded
-	var lost []string
-	for _, id := range g.order {
+	defer g.mu.Unlock()
+	byNumber := func(a, b string) int { return cmp.Compare(g.active[a].number, g.active[b].number) }
+	for _, id := range slices.SortedFunc(maps.Keys(g.active), byNumber) {
 		if op := g.active[id]; op.repeatable {
 			again = append(again, relay.Recorded{Type: Text, Data: op.message})
 		} else {
-			lost = append(lost, id)
+			lost = append(lost, operationLost(id))
+			g.ended(id)
 		}
 	}
-	for _, id := range lost {
-		g.ended(id)
-	}
-	g.mu.Unlock()
-	for _, id := range lost {
-		g.session.Push(Client, Text, operationLost(id))
-	}
-	return again
+	return again, lost
 }
 
 // operationLost is the error message for an operation that was lost with

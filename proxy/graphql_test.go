@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stentproxy/stent/proxy/relay"
 	"github.com/stentproxy/stent/proxy/upstream"
 )
 
@@ -356,8 +357,8 @@ func TestGraphQLRemembersLittle(t *testing.T) {
 		say(watching(fmt.Sprint(i)))
 		g.fromUpstream(Message{Type: Text, Data: []byte(complete(fmt.Sprint(i)))})
 	}
-	if len(g.active) != 0 || len(g.order) > 32 || len(g.pending) != 0 || g.remembers != 0 {
-		t.Errorf("%d active, %d in order, %d pending, %d bytes", len(g.active), len(g.order), len(g.pending), g.remembers)
+	if len(g.active) != 0 || len(g.pending) != 0 || g.remembers != 0 || g.needs != 0 {
+		t.Errorf("%d active, %d pending, %d and %d bytes", len(g.active), len(g.pending), g.remembers, g.needs)
 	}
 	for range 100 {
 		say(watching("same"))
@@ -380,6 +381,71 @@ func TestGraphQLRemembersLittle(t *testing.T) {
 	}
 	if want := maxOperations/len(subscribe("10", long)) + 1; repeatable != want {
 		t.Errorf("%d operations can be repeated, want %d", repeatable, want)
+	}
+	if g.beyond {
+		t.Error("operations that can be left out have made the session a lost one")
+	}
+}
+
+// What can't be left out is bounded, too, whether an upstream has it or not
+// yet, and a session beyond that is brought to no other one.
+func TestGraphQLIsBounded(t *testing.T) {
+	long := strings.Repeat("i", maxNeeds/4)
+	for _, tt := range []struct {
+		name  string
+		times int
+		say   func(i int) string
+	}{
+		{"many mutations", maxNeeds / idSize, func(i int) string { return mutating(fmt.Sprint(i)) }},
+		{"long ids", 10, func(i int) string { return mutating(fmt.Sprint(i, long)) }},
+		{"long ids of subscriptions", 10, func(i int) string { return watching(fmt.Sprint(i, long)) }},
+	} {
+		for _, taken := range []bool{true, false} {
+			g := new(graphQL)
+			for i := range tt.times {
+				m := Message{Type: Text, Data: []byte(tt.say(i))}
+				g.fromClient(m)
+				if taken {
+					g.HandedOver(Text, m.Data)
+				}
+			}
+			size := 0
+			for id, op := range g.active {
+				size += idSize + len(id) + len(op.message)
+			}
+			for id := range g.pending {
+				size += idSize + len(id)
+			}
+			if size > maxOperations+maxNeeds || size != g.remembers+g.needs || !g.beyond {
+				t.Errorf("%s, taken %t: %d bytes are remembered, %d counted, beyond the bound %t", tt.name, taken, size, g.remembers+g.needs, g.beyond)
+			}
+		}
+	}
+	for _, say := range []func() string{
+		func() string { return mutating(strings.Repeat("i", maxNeeds)) },
+		func() string { return `{"type":"connection_init","payload":"` + strings.Repeat("i", maxNeeds) + `"}` },
+	} {
+		s := newGraphQLStage(t)
+		s.client.tell(say())
+		s.upstream.told(say())
+		s.upstream.reset()
+		s.client.expect("close 1012 upstream lost", "fin")
+		s.over()
+	}
+}
+
+// A client that can't be told what was lost would wait for good: it is closed.
+func TestGraphQLClientThatIsNotTold(t *testing.T) {
+	link := relay.New(relay.Session{Policy: &relay.Policy{Rules: &closeTable}}) // whose client takes nothing yet
+	g := &graphQL{session: &Session{link: link, route: &route{count: newMetrics().route("/*")}}}
+	g.HandedOver(Text, []byte(mutating("m")))
+	for size := 1 << 20; size > 0; size /= 2 {
+		for link.Push(Client, Binary, make([]byte, size)) != Full {
+		}
+	}
+	g.Replay()
+	if end := link.Ended(); end == nil || end.Cause != relay.GaveUp || end.Code != 1013 {
+		t.Errorf("the session's end is %+v, want it given up", end)
 	}
 }
 

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"errors"
+
 	"github.com/stentproxy/stent/config"
 	"github.com/stentproxy/stent/proxy/relay"
 )
@@ -39,4 +41,17 @@ func newProtocol(s *Session, query string) protocol {
 	case config.ProtocolRaw:
 	}
 	return nil
+}
+
+var errNotTold = errors.New("client does not take what was lost with its upstream")
+
+// tell tells the client what was lost with its upstream. One that can't be
+// told would wait for good, so it is closed and connects again.
+func (s *Session) tell(messages [][]byte) {
+	for _, m := range messages {
+		if s.Push(Client, Text, m) == Full {
+			s.end(End{Cause: relay.GaveUp, Err: errNotTold})
+			return
+		}
+	}
 }
