@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 )
 
 // The events of the protocol itself.
@@ -32,6 +33,10 @@ const (
 // ErrMalformed says that something is no message of the protocol. The server
 // gives a socket up that sends such.
 var ErrMalformed = errors.New("not a message of the Channels protocol")
+
+// ErrAmbiguous is an ErrMalformed of a message that has one of its keys twice:
+// Phoenix's parser takes the first, and most others the last.
+var ErrAmbiguous = fmt.Errorf("%w: a key twice", ErrMalformed)
 
 // Message is one message. What is decoded aliases what it was decoded from.
 type Message struct {

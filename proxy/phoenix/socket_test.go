@@ -1,6 +1,7 @@
 package phoenix
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -436,7 +437,7 @@ func TestRulesSeeEveryShape(t *testing.T) {
 		`{"topic":"lobby","t\u006fpic":"room:a","event":"phx_join","payload":{},"ref":"1"}`,
 		`{"topic":"room:a","event":"phx_join","event":"x","payload":{},"ref":"1"}`,
 	} {
-		if _, err := s.FromClient(false, []byte(join), time.Time{}); err != ErrMalformed {
+		if _, err := s.FromClient(false, []byte(join), time.Time{}); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: got %v, want it to be malformed", join, err)
 		}
 	}

@@ -85,9 +85,7 @@ func decodeMap(s *scanner) (m Message, err error) {
 			continue
 		}
 		if part[i] != nil {
-			// Parsers disagree on which counts: Phoenix's takes the first,
-			// and most others the last.
-			return m, ErrMalformed
+			return m, ErrAmbiguous
 		}
 		part[i] = value
 	}

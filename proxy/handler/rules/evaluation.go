@@ -177,7 +177,8 @@ func (e *evaluation) messageText() string {
 	return e.text
 }
 
-// channel works out the topic and the event of a Phoenix message.
+// channel works out the topic and the event of a Phoenix message. For one
+// that has several it panics, which the machine makes the error of its run.
 func (e *evaluation) channel() {
 	if e.hasTopic {
 		return
@@ -187,7 +188,11 @@ func (e *evaluation) channel() {
 	if e.message.from == relay.Upstream {
 		decode = phoenix.FromServer
 	}
-	if m, err := decode(e.message.data); err == nil {
+	m, err := decode(e.message.data)
+	if errors.Is(err, phoenix.ErrAmbiguous) {
+		panic(errEqualKeys)
+	}
+	if err == nil {
 		e.topic, e.event = string(m.Topic), string(m.Event)
 	}
 }

@@ -219,6 +219,8 @@ func TestTooComplex(t *testing.T) {
 		{"in a result", when("true", config.Rule{ReplyExpr: "json.op"}), nested(maxDepth + 1), stop},
 		{"by fromJSON", when(`fromJSON(text).op == "delete"`, drop), list(maxValues + 1), stop},
 		{"by fromJSON, equal keys", when(`(text | fromJSON()).op == "delete"`, drop), `{"op":"delete","op":"x"}`, stop},
+		{"two topics", when(`topic == "secret"`, drop), `{"topic":"secret","topic":"t","event":"e","payload":{},"ref":"1"}`, stop},
+		{"two events", when(`event == "e"`, drop), `{"topic":"t","event":"e","event":"f","payload":{},"ref":"1"}`, stop},
 		{"not looked at", when(`size > 10 || json.op == "x"`, drop), nested(maxDepth + 1), dropped},
 		{"text inside", when(condition, drop), `{"op":"delete","x":"` + strings.Repeat(`[,{:\"`, maxValues) + `"}`, dropped},
 		{"text that is no JSON", when(condition, drop), strings.Repeat("a, b [", maxValues), pass},
