@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"log"
 	"net"
@@ -126,11 +125,10 @@ func (f *forward) fail(w http.ResponseWriter, r *http.Request, err error, proble
 
 // problemOf says what a failed round trip means for the client.
 func problemOf(err error) *Problem {
-	timeout, ok := errors.AsType[net.Error](err)
-	if ok && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
 		return gatewayTimeout()
 	}
-	return badGateway()
+	return dialProblem(err)
 }
 
 // upURL returns the URL at base whose request target is uri, byte for byte;

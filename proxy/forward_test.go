@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bufio"
-	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +21,7 @@ import (
 
 	"github.com/stentproxy/stent/config"
 	"github.com/stentproxy/stent/proxy/plug"
+	"github.com/stentproxy/stent/proxy/upstream"
 )
 
 // forwarding is a listener whose one route proxies plain requests.
@@ -316,12 +317,10 @@ func TestForwardClientLeaves(t *testing.T) {
 	<-f.released
 }
 
-// timedOut is a round trip that takes too long.
-type timedOut struct{}
+// failing is a round trip that fails.
+type failing struct{ err error }
 
-func (timedOut) RoundTrip(*http.Request) (*http.Response, error) {
-	return nil, &net.OpError{Op: "dial", Err: context.DeadlineExceeded}
-}
+func (f failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, f.err }
 
 func TestForwardFailures(t *testing.T) {
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
@@ -359,7 +358,8 @@ func TestForwardFailures(t *testing.T) {
 		{"a problem", to("", nil, &Problem{Status: 429}), 429},
 		{"refused", to(closed.Addr().String(), &http.Transport{DisableKeepAlives: true}, nil), 502},
 		{"nonsense", to(nonsense.Addr().String(), &http.Transport{DisableKeepAlives: true}, nil), 502},
-		{"too slow", to("host", timedOut{}, nil), 504},
+		{"no connection in time", to("host", failing{upstream.ErrTimeout}, nil), 504},
+		{"too slow", to("host", failing{&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}}, nil), 504},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := mustForward(t, config.Route{Path: "/*"}, "", tt.pick)

@@ -56,21 +56,15 @@ func (t *Target) releaseHTTP() {
 func (t *Target) roundTripper() http.RoundTripper {
 	if t.transport == nil || t.transportTLS != t.tls {
 		t.idle()
-		t.transport, t.transportTLS = t.newTransport(t.tls), t.tls
+		t.transport, t.transportTLS = t.newTransport(), t.tls
 	}
 	return t.transport
 }
 
-func (t *Target) newTransport(secure *tls.Config) *http.Transport {
+func (t *Target) newTransport() *http.Transport {
 	return &http.Transport{
-		// The URL holds the target's Host; where it is, is known here.
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			l := t.lease()
-			ctx, cancel := context.WithTimeout(ctx, l.policy.timeout)
-			defer cancel()
-			return t.pool.pools.dial(ctx, t.addr.network, t.addr.dial)
-		},
-		TLSClientConfig: secure.Clone(),
+		DialContext:    t.connectHTTP,
+		DialTLSContext: t.connectHTTP,
 		// Not nil: HTTP/1.1 alone is spoken.
 		TLSNextProto:          map[string]func(string, *tls.Conn) http.RoundTripper{},
 		MaxIdleConnsPerHost:   maxIdleHTTP,
@@ -79,4 +73,14 @@ func (t *Target) newTransport(secure *tls.Config) *http.Transport {
 		// What the client accepts goes up, and what comes back goes to it.
 		DisableCompression: true,
 	}
+}
+
+// connectHTTP makes a connection for plain requests, TLS included, within
+// dial.timeout. The URL holds the target's Host; where it is, is known here.
+func (t *Target) connectHTTP(parent context.Context, _, _ string) (net.Conn, error) {
+	l := t.lease()
+	ctx, cancel := context.WithTimeout(parent, l.policy.timeout)
+	defer cancel()
+	nc, err := l.connect(ctx)
+	return nc, l.timedOut(parent, err)
 }

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stentproxy/stent/config"
 )
@@ -157,6 +159,32 @@ func TestHTTPTLSReload(t *testing.T) {
 	update(t, pools, u)
 	get(t, p, &HTTPRequest{RequestURI: "/"})
 	p.retire()
+}
+
+// TestHTTPTLSHandshakeTimeout sends a request to a target that takes the
+// connection and leaves the TLS handshake unanswered.
+func TestHTTPTLSHandshakeTimeout(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // the kernel takes it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	u := upstreamOf("wss://" + l.Addr().String())
+	u.Dial.Timeout = milliseconds(50)
+	base, rt, release, err := newPoolOf(t, u).PickHTTP(&HTTPRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "GET", base.String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rt.RoundTrip(req); !errors.Is(err, ErrTimeout) {
+		t.Errorf("got %v", err)
+	}
 }
 
 // TestHTTPExpect holds a body back until the upstream asks for it: one that
