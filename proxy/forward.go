@@ -59,11 +59,16 @@ func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		badRequest("the path has characters that can't be sent on unchanged").ServeHTTP(w, r)
 		return
 	}
-	// An upstream may answer before it has the whole request. net/http would
-	// then throw a part of the body away.
-	_ = http.NewResponseController(w).EnableFullDuplex()
 	info := plug.From(r)
 	body := newPacedBody(w, r, f.bodyStall)
+	// An upstream may answer before it has the whole request. net/http would
+	// then throw a part of the body away, unless the connection ends with it;
+	// where it is told to keep the body, its next request fails instead.
+	overtake := func() {
+		if body.pending() {
+			w.Header().Set("Connection", "close")
+		}
+	}
 	up := UpHeader(r, info)
 	if plug.HasToken(r.Header["Te"], "trailers") {
 		up.Set("Te", "trailers")
@@ -90,9 +95,11 @@ func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		},
 		ModifyResponse: func(answer *http.Response) error {
 			info.ApplyResponse(answer.Header)
+			overtake()
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			overtake()
 			switch {
 			case body.stalled():
 				requestTimeout().ServeHTTP(w, r)

@@ -291,6 +291,66 @@ func TestForwardEarlyRefusal(t *testing.T) {
 	<-written
 }
 
+// A body that is overtaken by its answer still goes up, and the client is told
+// that the connection ends with it.
+func TestForwardOvertaken(t *testing.T) {
+	const first, rest = "first ", "and the rest"
+	up := make(chan string, 1)
+	early := backend(t, func(w http.ResponseWriter, r *http.Request) {
+		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+			t.Error(err)
+		}
+		w.WriteHeader(http.StatusAccepted)
+		w.(http.Flusher).Flush()
+		b, _ := io.ReadAll(r.Body)
+		up <- string(b)
+	})
+	for _, tt := range []struct {
+		name, base string
+		want       int
+	}{
+		{"by an answer", early, http.StatusAccepted},
+		{"by a failure", "http://" + nowhere(t), http.StatusBadGateway},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := dialed(t, mustForward(t, config.Route{Path: "/*"}, tt.base, nil).Listener)
+			fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", len(first+rest), first)
+			r := bufio.NewReader(c)
+			resp, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.StatusCode != tt.want || !resp.Close {
+				t.Errorf("got %s, the connection ends: %v", resp.Status, resp.Close)
+			}
+			io.WriteString(c, rest)
+			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+				t.Error(err)
+			}
+			resp.Body.Close()
+			if tt.base == early {
+				if got := <-up; got != first+rest {
+					t.Errorf("%q went up, want %q", got, first+rest)
+				}
+			}
+			if _, err := r.ReadByte(); err != io.EOF {
+				t.Errorf("the connection ends with %v", err)
+			}
+		})
+	}
+}
+
+// nowhere returns an address that refuses connections.
+func nowhere(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
 // patterned is endless.
 type patterned struct{}
 
@@ -323,11 +383,6 @@ type failing struct{ err error }
 func (f failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, f.err }
 
 func TestForwardFailures(t *testing.T) {
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
 	nonsense, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -356,7 +411,7 @@ func TestForwardFailures(t *testing.T) {
 	}{
 		{"no target", to("", nil, errors.New("all down")), 503},
 		{"a problem", to("", nil, &Problem{Status: 429}), 429},
-		{"refused", to(closed.Addr().String(), &http.Transport{DisableKeepAlives: true}, nil), 502},
+		{"refused", to(nowhere(t), &http.Transport{DisableKeepAlives: true}, nil), 502},
 		{"nonsense", to(nonsense.Addr().String(), &http.Transport{DisableKeepAlives: true}, nil), 502},
 		{"no connection in time", to("host", failing{upstream.ErrTimeout}, nil), 504},
 		{"too slow", to("host", failing{&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}}, nil), 504},

@@ -25,8 +25,8 @@ type pacedBody struct {
 	// until is when the pause that the client makes will be too long, in Unix
 	// nanoseconds; 0 while nothing is waited for.
 	until atomic.Int64
-	// broken says that what came is no body.
-	broken atomic.Bool
+	// broken says that what came is no body, and ended that it came whole.
+	broken, ended atomic.Bool
 }
 
 func newPacedBody(w http.ResponseWriter, r *http.Request, stall time.Duration) *pacedBody {
@@ -48,6 +48,9 @@ func (b *pacedBody) stalled() bool {
 	return until != 0 && time.Now().UnixNano() >= until
 }
 
+// pending says whether there is more of the body to come.
+func (b *pacedBody) pending() bool { return b.ReadCloser != nil && !b.ended.Load() }
+
 // Read implements io.Reader.
 func (b *pacedBody) Read(p []byte) (int, error) {
 	until := time.Now().Add(b.stall)
@@ -62,6 +65,7 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	// After another error the deadline stays, or net/http would wait for the
 	// rest of the body in vain.
 	if errors.Is(err, io.EOF) {
+		b.ended.Store(true)
 		// It goes on reading, to learn when the client leaves.
 		_ = b.client.SetReadDeadline(time.Time{})
 		for name := range b.trailer {
