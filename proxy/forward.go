@@ -18,16 +18,16 @@ import (
 	"github.com/stentproxy/stent/proxy/plug"
 )
 
-// pickTarget chooses where one plain request goes: uri, as UpURI returns it,
-// goes behind base's path over the RoundTripper. The request counts as load
-// of the target until release. An error that is a *Problem is the answer;
-// any other means that no target is available.
-type pickTarget func(r *http.Request, uri string) (base *url.URL, via http.RoundTripper, release func(), err error)
+// sendUp sends one plain request up and returns the answer. The target is
+// chosen by r and by uri, as UpURI returns it; at makes what is sent to one
+// whose URLs begin with base, and is asked again where that can't be connected
+// to. An error that is a *Problem is the answer.
+type sendUp func(r *http.Request, uri string, at func(base *url.URL) (*http.Request, error)) (*http.Response, error)
 
 // forward proxies the plain HTTP requests of one endpoint (http: true).
 type forward struct {
 	endpoint *Endpoint
-	pick     pickTarget
+	send     sendUp
 	log      *zap.Logger
 	errorLog *log.Logger
 	// bodyStall is how long a client may pause inside its body.
@@ -35,30 +35,17 @@ type forward struct {
 }
 
 // newForward returns the handler of an endpoint's plain requests.
-func newForward(e *Endpoint, pick pickTarget, log *zap.Logger) *forward {
+func newForward(e *Endpoint, send sendUp, log *zap.Logger) *forward {
 	// What httputil says, the error handler says better.
 	quiet, err := zap.NewStdLogAt(log, zapcore.DebugLevel)
 	if err != nil { // there is such a level
 		quiet = zap.NewStdLog(log)
 	}
-	return &forward{endpoint: e, pick: pick, log: log, errorLog: quiet, bodyStall: bodyStall}
+	return &forward{endpoint: e, send: send, log: log, errorLog: quiet, bodyStall: bodyStall}
 }
 
 // ServeHTTP implements http.Handler.
 func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	uri := f.endpoint.UpURI(r)
-	base, via, release, err := f.pick(r, uri)
-	if err != nil {
-		f.fail(w, r, err, unavailable("no upstream is available"))
-		return
-	}
-	defer release()
-
-	target, ok := upURL(base, behind(strings.TrimSuffix(base.EscapedPath(), "/"), uri))
-	if !ok {
-		badRequest("the path has characters that can't be sent on unchanged").ServeHTTP(w, r)
-		return
-	}
 	info := plug.From(r)
 	body := newPacedBody(w, r, f.bodyStall)
 	// An upstream may answer before it has the whole request. net/http would
@@ -77,19 +64,18 @@ func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// 9110 section 7.8). ReverseProxy would pass the wish on.
 	r.Header.Del("Upgrade")
 
+	uri := f.endpoint.UpURI(r)
 	proxy := httputil.ReverseProxy{
-		Transport:     via,
+		Transport: roundTripper(func(out *http.Request) (*http.Response, error) {
+			return f.send(r, uri, func(base *url.URL) (*http.Request, error) { return f.at(base, uri, out) })
+		}),
 		FlushInterval: -1,
 		BufferPool:    copyBuffers{},
 		ErrorLog:      f.errorLog,
 		Rewrite: func(p *httputil.ProxyRequest) {
-			p.Out.URL = target
 			p.Out.Header = up
-			if f.endpoint.Route.HostHeader == config.HostTarget {
-				p.Out.Host = base.Host
-			}
 			if p.Out.Body != nil {
-				body.ReadCloser, p.Out.Body = p.Out.Body, body
+				body.Reader, p.Out.Body = p.Out.Body, body
 				p.Out.Trailer = body.trailer
 			}
 		},
@@ -100,6 +86,7 @@ func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			overtake()
+			own, ok := errors.AsType[*Problem](err)
 			switch {
 			case body.stalled():
 				requestTimeout().ServeHTTP(w, r)
@@ -107,19 +94,39 @@ func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				panic(http.ErrAbortHandler) // the client is gone: no answer
 			case body.broken.Load():
 				badRequest("the body is malformed").ServeHTTP(w, r)
+			case ok:
+				own.ServeHTTP(w, r)
 			default:
-				f.fail(w, r, err, problemOf(err))
+				f.fail(w, r, err)
 			}
 		},
 	}
 	proxy.ServeHTTP(newPacedWriter(w, f.endpoint.Route.Timeouts.Write.Std()), r)
 }
 
-// fail answers r with problem, or with err where it is one.
-func (f *forward) fail(w http.ResponseWriter, r *http.Request, err error, problem *Problem) {
-	if own, ok := errors.AsType[*Problem](err); ok {
-		problem = own
+// at returns out as it goes to a target whose URLs begin with base.
+func (f *forward) at(base *url.URL, uri string, out *http.Request) (*http.Request, error) {
+	target, ok := upURL(base, behind(strings.TrimSuffix(base.EscapedPath(), "/"), uri))
+	if !ok {
+		return nil, badRequest("the path has characters that can't be sent on unchanged")
 	}
+	r := *out
+	r.URL = target
+	if f.endpoint.Route.HostHeader == config.HostTarget {
+		r.Host = base.Host
+	}
+	return &r, nil
+}
+
+// roundTripper makes a RoundTripper of a function.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// fail answers a request that err kept from its upstream.
+func (f *forward) fail(w http.ResponseWriter, r *http.Request, err error) {
+	problem := problemOf(err)
 	info := plug.From(r)
 	f.log.Warn("request not proxied",
 		zap.String("request_id", info.RequestID),

@@ -3,7 +3,6 @@ package proxy
 import (
 	"bufio"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,12 +28,13 @@ import (
 type forwarding struct {
 	*Listener
 	forward *forward
-	// released counts the targets given back.
+	// released counts the requests that are over: those that failed, and those
+	// whose answers were closed.
 	released chan struct{}
 }
 
-// mustForward proxies to base, through pick where it is given.
-func mustForward(t *testing.T, route config.Route, base string, pick pickTarget) *forwarding {
+// mustForward proxies to base, through send where it is given.
+func mustForward(t *testing.T, route config.Route, base string, send sendUp) *forwarding {
 	t.Helper()
 	f := &forwarding{released: make(chan struct{}, 100)}
 	target, err := url.Parse(base)
@@ -41,9 +42,16 @@ func mustForward(t *testing.T, route config.Route, base string, pick pickTarget)
 		t.Fatal(err)
 	}
 	via := &http.Transport{DisableCompression: true}
-	if pick == nil {
-		pick = func(*http.Request, string) (*url.URL, http.RoundTripper, func(), error) {
-			return target, via, func() { f.released <- struct{}{} }, nil
+	if send == nil {
+		send = func(_ *http.Request, _ string, at func(*url.URL) (*http.Request, error)) (*http.Response, error) {
+			over := sync.OnceFunc(func() { f.released <- struct{}{} })
+			answer, err := sendTo(target, via, at)
+			if err != nil {
+				over()
+				return nil, err
+			}
+			answer.Body = &watchedClose{answer.Body, over}
+			return answer, nil
 		}
 	}
 	table := mustTable(t, &config.Config{
@@ -52,12 +60,32 @@ func mustForward(t *testing.T, route config.Route, base string, pick pickTarget)
 		}}},
 		Routes: []config.Route{route},
 	})
-	f.forward = newForward(table.Endpoints[0], pick, zap.NewNop())
+	f.forward = newForward(table.Endpoints[0], send, zap.NewNop())
 	table.Endpoints[0].Serve = f.forward
 	f.Listener = mustListen(t, config.Listener{}, testLimits(), &Door{Table: func() *Table { return table }, Log: zap.NewNop()})
 	t.Cleanup(via.CloseIdleConnections)
 	serve(t, f.Listener)
 	return f
+}
+
+// sendTo sends one request to one target.
+func sendTo(base *url.URL, via http.RoundTripper, at func(*url.URL) (*http.Request, error)) (*http.Response, error) {
+	r, err := at(base)
+	if err != nil {
+		return nil, err
+	}
+	return via.RoundTrip(r)
+}
+
+// watchedClose says when it is closed.
+type watchedClose struct {
+	io.ReadCloser
+	closed func()
+}
+
+func (c *watchedClose) Close() error {
+	defer c.closed()
+	return c.ReadCloser.Close()
 }
 
 // backend serves h until the test ends.
@@ -377,11 +405,6 @@ func TestForwardClientLeaves(t *testing.T) {
 	<-f.released
 }
 
-// failing is a round trip that fails.
-type failing struct{ err error }
-
-func (f failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, f.err }
-
 func TestForwardFailures(t *testing.T) {
 	nonsense, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -399,25 +422,31 @@ func TestForwardFailures(t *testing.T) {
 			c.Close()
 		}
 	}()
-	to := func(address string, via http.RoundTripper, err error) pickTarget {
-		return func(*http.Request, string) (*url.URL, http.RoundTripper, func(), error) {
-			return &url.URL{Scheme: "http", Host: address}, via, func() {}, err
+	to := func(address string) sendUp {
+		return func(_ *http.Request, _ string, at func(*url.URL) (*http.Request, error)) (*http.Response, error) {
+			return sendTo(&url.URL{Scheme: "http", Host: address}, &http.Transport{DisableKeepAlives: true}, at)
+		}
+	}
+	failing := func(err error) sendUp {
+		return func(*http.Request, string, func(*url.URL) (*http.Request, error)) (*http.Response, error) {
+			return nil, err
 		}
 	}
 	for _, tt := range []struct {
 		name string
-		pick pickTarget
+		send sendUp
 		want int
 	}{
-		{"no target", to("", nil, errors.New("all down")), 503},
-		{"a problem", to("", nil, &Problem{Status: 429}), 429},
-		{"refused", to(nowhere(t), &http.Transport{DisableKeepAlives: true}, nil), 502},
-		{"nonsense", to(nonsense.Addr().String(), &http.Transport{DisableKeepAlives: true}, nil), 502},
-		{"no connection in time", to("host", failing{upstream.ErrTimeout}, nil), 504},
-		{"too slow", to("host", failing{&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}}, nil), 504},
+		{"no pool", failing(errNoPool), 503},
+		{"no target", failing(fmt.Errorf("upstream app: %w", upstream.ErrNoTarget)), 503},
+		{"a problem", failing(&Problem{Status: 429}), 429},
+		{"refused", to(nowhere(t)), 502},
+		{"nonsense", to(nonsense.Addr().String()), 502},
+		{"no connection in time", failing(upstream.ErrTimeout), 504},
+		{"too slow", failing(&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}), 504},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			f := mustForward(t, config.Route{Path: "/*"}, "", tt.pick)
+			f := mustForward(t, config.Route{Path: "/*"}, "", tt.send)
 			resp, err := client(t).Get("http://" + f.Addr().String())
 			if err != nil {
 				t.Fatal(err)
@@ -434,6 +463,35 @@ func TestForwardFailures(t *testing.T) {
 				t.Errorf("body %s has no request id", body)
 			}
 		})
+	}
+}
+
+// A target that is not there costs no client its answer, whatever has been
+// asked of it.
+func TestForwardDeadTarget(t *testing.T) {
+	base := backend(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s%s ", r.Host, r.URL)
+		io.Copy(w, r.Body)
+	})
+	_, dead := address(t, "tcp")
+	p, _ := launch(t, fmt.Sprintf(`listeners: [{address: "127.0.0.1:0"}]
+admin: {address: "off"}
+shutdown: {drain: 200ms}
+routes: [{path: /*, upstream: app, http: true, host_header: target}]
+upstreams: {app: {balance: round_robin, targets: ["%s/dead", "%s/live"]}}
+`, dead, base), nil)
+	c := client(t)
+	for range 6 {
+		resp, err := c.Post("http://"+p.Addrs()[0].String()+"/a?b", "a/b", strings.NewReader("body"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		want := strings.TrimPrefix(base, "http://") + "/live/a?b body"
+		if err != nil || resp.StatusCode != 200 || string(body) != want {
+			t.Errorf("got %d %q, %v, want %q", resp.StatusCode, body, err, want)
+		}
 	}
 }
 

@@ -112,7 +112,7 @@ func postPoll(s *longpoll.Session, w http.ResponseWriter, r *http.Request) {
 	var problem *Problem
 	err := s.Post(r.Context(), func() (iter.Seq[longpoll.Message], error) {
 		body := newPacedBody(w, r, bodyStall)
-		body.ReadCloser = r.Body
+		body.Reader = r.Body
 		b, err := io.ReadAll(http.MaxBytesReader(w, body, maxPollBody))
 		if err != nil {
 			problem = pollBodyProblem(err, body.stalled())

@@ -16,7 +16,7 @@ const bodyStall = 60 * time.Second
 // client that pauses longer than stall, and carries the request's trailers
 // over. Only declared trailers go up, and of those only what admit left.
 type pacedBody struct {
-	io.ReadCloser
+	io.Reader
 	request *http.Request
 	client  *http.ResponseController
 	stall   time.Duration
@@ -49,7 +49,7 @@ func (b *pacedBody) stalled() bool {
 }
 
 // pending says whether there is more of the body to come.
-func (b *pacedBody) pending() bool { return b.ReadCloser != nil && !b.ended.Load() }
+func (b *pacedBody) pending() bool { return b.Reader != nil && !b.ended.Load() }
 
 // Read implements io.Reader.
 func (b *pacedBody) Read(p []byte) (int, error) {
@@ -57,7 +57,7 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	b.until.Store(until.UnixNano())
 	// A writer that has no deadlines is not a client that could stall.
 	_ = b.client.SetReadDeadline(until)
-	n, err := b.ReadCloser.Read(p)
+	n, err := b.Reader.Read(p)
 	if err == nil || errors.Is(err, io.EOF) {
 		b.until.Store(0)
 	}
@@ -74,6 +74,10 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// Close does nothing. A target that can't be connected to closes the body that
+// the next one gets; net/http closes the client's.
+func (b *pacedBody) Close() error { return nil }
 
 // pacedWriter gives up a client that takes no data for longer than stall.
 // net/http clears the deadline after the request.

@@ -142,7 +142,7 @@ func (p *Proxy) install(s *Snapshot) {
 
 // endpoint serves the requests of one route that have passed its plugs.
 func (p *Proxy) endpoint(rt *route) http.Handler {
-	plain := p.notAround(rt, newForward(rt.endpoint, p.pickTarget(rt), p.log))
+	plain := p.notAround(rt, newForward(rt.endpoint, p.sendUp(rt), p.log))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if pollOf(r) != nil {
 			p.openPolled(rt, w, r)
@@ -162,17 +162,17 @@ func (p *Proxy) endpoint(rt *route) http.Handler {
 	})
 }
 
-// pickTarget connects plain requests with the route's pool.
-func (p *Proxy) pickTarget(rt *route) pickTarget {
-	return func(r *http.Request, uri string) (*url.URL, http.RoundTripper, func(), error) {
+// sendUp connects plain requests with the route's pool.
+func (p *Proxy) sendUp(rt *route) sendUp {
+	return func(r *http.Request, uri string, at func(base *url.URL) (*http.Request, error)) (*http.Response, error) {
 		pool := p.pools.Get(rt.upstream)
 		if pool == nil {
-			return nil, nil, nil, errNoPool
+			return nil, errNoPool
 		}
 		info := plug.From(r)
-		return pool.PickHTTP(&upstream.HTTPRequest{
+		return pool.RoundTrip(r.Context(), &upstream.HTTPRequest{
 			RequestURI: uri, Host: r.Host, Header: r.Header, ID: info.ID, IP: info.ClientIP.String(),
-		})
+		}, at)
 	}
 }
 

@@ -35,9 +35,6 @@ func (p *Pool) Dial(ctx context.Context, h *Handshake) (*Conn, error) {
 	for {
 		l, err := p.reserve(ctx, h, tried)
 		if err != nil {
-			if len(tried) > 0 && ctx.Err() == nil {
-				return nil, &DialError{Pool: p.name, Attempts: tried}
-			}
 			return nil, err
 		}
 		start := time.Now()
@@ -56,25 +53,31 @@ func (p *Pool) Dial(ctx context.Context, h *Handshake) (*Conn, error) {
 			return nil, fmt.Errorf("dial upstream %s: %w", p.name, ctx.Err())
 		}
 		tried = append(tried, Attempt{l.target, err})
-		if len(tried) >= l.policy.attempts {
-			return nil, &DialError{Pool: p.name, Attempts: tried}
-		}
 	}
 }
 
-// reserve picks a target and takes a place on it. Where nothing is known of
-// a pool's targets since DNS has not answered for the first time, it waits
-// for that as long as a dial may take.
-func (p *Pool) reserve(ctx context.Context, h *Handshake, tried []Attempt) (lease, error) {
-	l, settled, err := p.tryReserve(h, tried)
-	if err == nil || settled == nil || len(tried) > 0 {
+// caller is who wants a place on a target: a handshake or a plain request.
+type caller interface {
+	// plain reports whether the place is none of max_sessions.
+	plain() bool
+	// take picks one of the candidates and takes the place. p.mu is held.
+	take(p *Pool, candidates []*Target) *Target
+}
+
+// reserve picks a target that was not tried yet and takes a place on it, up
+// to dial.attempts times; then a *DialError says why none of them did. Where
+// nothing is known of a pool's targets since DNS has not answered for the
+// first time, it waits for that as long as a dial may take.
+func (p *Pool) reserve(ctx context.Context, c caller, tried []Attempt) (lease, error) {
+	l, settled, err := p.tryReserve(c, tried)
+	if settled == nil {
 		return l, err
 	}
 	wait := time.NewTimer(l.policy.timeout)
 	defer wait.Stop()
 	select {
 	case <-settled:
-		l, _, err = p.tryReserve(h, tried)
+		l, _, err = p.tryReserve(c, tried)
 		return l, err
 	case <-wait.C:
 		return l, err
@@ -83,24 +86,35 @@ func (p *Pool) reserve(ctx context.Context, h *Handshake, tried []Attempt) (leas
 	}
 }
 
-// tryReserve picks a target and takes a place on it. With an error it
-// returns what to wait for before it is worth trying again, if anything.
-func (p *Pool) tryReserve(h *Handshake, tried []Attempt) (lease, <-chan struct{}, error) {
+// tryReserve is reserve without the wait. With an error it returns what to
+// wait for before it is worth trying again, if anything.
+func (p *Pool) tryReserve(c caller, tried []Attempt) (lease, <-chan struct{}, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	candidates := p.available(false, tried, now)
-	if len(candidates) == 0 {
-		var settled <-chan struct{}
-		if len(p.unsettled) > 0 {
-			settled = p.settled
-		}
-		return lease{policy: p.policy}, settled, p.noTarget(now)
+	var candidates []*Target
+	if len(tried) < p.policy.attempts {
+		candidates = p.available(c.plain(), tried, now)
 	}
+	switch {
+	case len(candidates) > 0:
+		t := c.take(p, candidates)
+		return lease{t, p.policy, t.tls}, nil, nil
+	case len(tried) > 0:
+		return lease{}, nil, &DialError{Pool: p.name, Attempts: tried}
+	case len(p.unsettled) > 0:
+		return lease{policy: p.policy}, p.settled, p.noTarget(now)
+	}
+	return lease{}, nil, p.noTarget(now)
+}
+
+func (h *Handshake) plain() bool { return false }
+
+func (h *Handshake) take(p *Pool, candidates []*Target) *Target {
 	t := p.pick(h, candidates)
 	t.dialling++
 	t.dials++
-	return lease{t, p.policy, t.tls}, nil, nil
+	return t
 }
 
 // pick chooses among the candidates by the pool's balance and the client's

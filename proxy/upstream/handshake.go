@@ -78,7 +78,7 @@ func (h *Handshake) affinity(k hashKey) string {
 	return ""
 }
 
-// HTTPRequest is what PickHTTP balances a plain request by. Its fields mean
+// HTTPRequest is what RoundTrip balances a plain request by. Its fields mean
 // what they mean in Handshake.
 type HTTPRequest struct {
 	RequestURI, Host string

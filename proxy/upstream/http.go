@@ -3,6 +3,8 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,22 +25,73 @@ const (
 	maxIdleHTTP = 64
 )
 
-// PickHTTP picks a target for one plain HTTP request, as the pool's balance
-// says. The request goes to base (its path put in front of the request's)
-// over rt, and its Host may stay the client's. The request counts as load of
-// the target until release, which must be called, but not as one of its
-// max_sessions. The error is ErrNoTarget.
-func (p *Pool) PickHTTP(r *HTTPRequest) (base *url.URL, rt http.RoundTripper, release func(), err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := time.Now()
-	candidates := p.available(true, nil, now)
-	if len(candidates) == 0 {
-		return nil, nil, nil, p.noTarget(now)
+// RoundTrip sends one plain HTTP request to a target, as the pool's balance
+// says, and to another one where no connection could be made, up to
+// dial.attempts in all. at makes the request for a target whose URLs begin
+// with base; its Host may stay the client's. A target that can't be connected
+// to closes the request's body unread.
+//
+// The request counts as load of the target until the answer's body is closed,
+// but not as one of its max_sessions. The error is ErrNoTarget when there is
+// none to try, a *DialError, at's, or that of a target that was connected to.
+func (p *Pool) RoundTrip(ctx context.Context, r *HTTPRequest, at func(base *url.URL) (*http.Request, error)) (*http.Response, error) {
+	var tried []Attempt
+	for {
+		l, err := p.reserve(ctx, r, tried)
+		if err != nil {
+			return nil, err
+		}
+		answer, err := l.target.send(at)
+		if err == nil {
+			return answer, nil
+		}
+		unsent, ok := errors.AsType[*connectError](err)
+		if !ok || ctx.Err() != nil {
+			return nil, err
+		}
+		tried = append(tried, Attempt{l.target, unsent.error})
 	}
+}
+
+func (r *HTTPRequest) plain() bool { return true }
+
+func (r *HTTPRequest) take(p *Pool, candidates []*Target) *Target {
 	t := choose(p.policy.balance, candidates, r, p.rng)
 	t.requests++
-	return t.addr.base(), t.roundTripper(), sync.OnceFunc(t.releaseHTTP), nil
+	return t
+}
+
+// connectError says that a request was not sent, for want of a connection.
+type connectError struct{ error }
+
+func (e *connectError) Unwrap() error { return e.error }
+
+// send sends a request that counts as load of the target, until the answer's
+// body is closed.
+func (t *Target) send(at func(base *url.URL) (*http.Request, error)) (*http.Response, error) {
+	r, err := at(t.addr.base())
+	if err != nil {
+		t.releaseHTTP()
+		return nil, err
+	}
+	answer, err := t.roundTripper().RoundTrip(r)
+	if err != nil {
+		t.releaseHTTP()
+		return nil, err
+	}
+	answer.Body = &loadBody{answer.Body, sync.OnceFunc(t.releaseHTTP)}
+	return answer, nil
+}
+
+// loadBody is an answer's body, which counts as load until it is closed.
+type loadBody struct {
+	io.ReadCloser
+	release func()
+}
+
+func (b *loadBody) Close() error {
+	defer b.release()
+	return b.ReadCloser.Close()
 }
 
 func (t *Target) releaseHTTP() {
@@ -52,8 +105,10 @@ func (t *Target) releaseHTTP() {
 }
 
 // roundTripper returns the target's transport, made anew when a reload has
-// changed its TLS. pool.mu is held.
+// changed its TLS.
 func (t *Target) roundTripper() http.RoundTripper {
+	t.pool.mu.Lock()
+	defer t.pool.mu.Unlock()
 	if t.transport == nil || t.transportTLS != t.tls {
 		t.idle()
 		t.transport, t.transportTLS = t.newTransport(), t.tls
@@ -82,5 +137,8 @@ func (t *Target) connectHTTP(parent context.Context, _, _ string) (net.Conn, err
 	ctx, cancel := context.WithTimeout(parent, l.policy.timeout)
 	defer cancel()
 	nc, err := l.connect(ctx)
-	return nc, l.timedOut(parent, err)
+	if err != nil {
+		return nil, &connectError{l.timedOut(parent, err)}
+	}
+	return nc, nil
 }

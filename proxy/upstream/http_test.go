@@ -8,27 +8,41 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stentproxy/stent/config"
 )
 
-// get sends one plain request as the proxy does.
+// askWith sends one request with a body, nil for none, as the proxy does.
+func askWith(ctx context.Context, p *Pool, r *HTTPRequest, body io.Reader) (*http.Response, error) {
+	return p.RoundTrip(ctx, r, func(base *url.URL) (*http.Request, error) {
+		method := http.MethodGet
+		if body != nil {
+			method = http.MethodPost
+		}
+		return http.NewRequestWithContext(ctx, method, base.JoinPath(r.RequestURI).String(), body)
+	})
+}
+
+// ask sends one request. Its answer is closed with the test.
+func ask(t *testing.T, p *Pool, r *HTTPRequest) (*http.Response, error) {
+	t.Helper()
+	resp, err := askWith(t.Context(), p, r, nil)
+	if err == nil {
+		t.Cleanup(func() { resp.Body.Close() })
+	}
+	return resp, err
+}
+
+// get returns the page that one request is answered with.
 func get(t *testing.T, p *Pool, r *HTTPRequest) string {
 	t.Helper()
-	base, rt, release, err := p.PickHTTP(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer release()
-	req, err := http.NewRequestWithContext(t.Context(), "GET", base.JoinPath(r.RequestURI).String(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := rt.RoundTrip(req)
+	resp, err := ask(t, p, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +60,16 @@ func page(c net.Conn, req *http.Request) {
 	_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 }
 
-func TestPickHTTP(t *testing.T) {
+// both serves WebSockets and pages.
+func both(c net.Conn, req *http.Request) {
+	if req.Header.Get("Upgrade") != "" {
+		welcome(c, req)
+		return
+	}
+	page(c, req)
+}
+
+func TestRoundTrip(t *testing.T) {
 	plain, unix := listen(t, page), listenUnix(t, page)
 	a := newAuthority(t)
 	secure := listenTLS(t, a, "localhost", tls.NoClientCert, page)
@@ -69,8 +92,8 @@ func TestPickHTTP(t *testing.T) {
 	}
 }
 
-func TestPickHTTPCountsNoSessions(t *testing.T) {
-	b := listen(t, welcome)
+func TestRoundTripCountsNoSessions(t *testing.T) {
+	b := listen(t, both)
 	u := upstreamOf(b.url(), nobody(t))
 	u.MaxSessions = 1
 	pools := NewPools(Options{})
@@ -83,52 +106,165 @@ func TestPickHTTPCountsNoSessions(t *testing.T) {
 	if err := pools.Drain("app", p.targets[1].name); err != nil {
 		t.Fatal(err)
 	}
-	_, rt, release, err := p.PickHTTP(&HTTPRequest{})
+	resp, err := ask(t, p, &HTTPRequest{})
 	if err != nil {
 		t.Fatalf("a target full of sessions takes no request: %v", err)
 	}
 	if got := targetNamed(t, pools, p.targets[0].name).Sessions; got != 1 {
 		t.Errorf("%d sessions, want 1", got)
 	}
-	_, again, release2, err := p.PickHTTP(&HTTPRequest{})
-	if err != nil || again != rt {
-		t.Errorf("another transport for the same target: %v", err)
+	via := p.targets[0].transport
+	again, err := ask(t, p, &HTTPRequest{})
+	if err != nil || p.targets[0].transport != via {
+		t.Fatalf("another transport for the same target: %v", err)
 	}
-	release()
-	release()
-	release2()
+	if got := p.targets[0].requests; got != 2 {
+		t.Errorf("%d requests under way, want 2", got)
+	}
+	resp.Body.Close()
+	resp.Body.Close()
+	again.Body.Close()
 	if got := p.targets[0].requests; got != 0 {
 		t.Errorf("%d requests left", got)
 	}
 	if err := pools.Drain("app", p.targets[0].name); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, _, err := p.PickHTTP(&HTTPRequest{}); !errors.Is(err, ErrNoTarget) {
+	if _, err := ask(t, p, &HTTPRequest{}); !errors.Is(err, ErrNoTarget) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestRoundTripAttempts has targets that can't be connected to: others are
+// asked, as often as dial.attempts lets them.
+func TestRoundTripAttempts(t *testing.T) {
+	tests := []struct {
+		name     string
+		live     bool // one more target, of the lowest weight
+		dead     []string
+		attempts int
+		want     error
+		tried    int
+	}{
+		{"one is there", true, []string{nobody(t), nobody(t)}, 3, nil, 0},
+		{"it is not asked any more", true, []string{nobody(t), nobody(t)}, 2, ErrUnreachable, 2},
+		{"one attempt", true, []string{nobody(t)}, 1, ErrUnreachable, 1},
+		{"none is there", false, []string{nobody(t), nobody(t)}, 3, ErrUnreachable, 2},
+		{"one is too slow", false, []string{nobody(t), unanswered(t)}, 3, ErrTimeout, 2},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			u := upstreamOf(tt.dead...)
+			u.Balance.Kind = config.BalanceRoundRobin
+			u.Dial.Attempts = tt.attempts
+			u.Dial.Timeout = milliseconds(50)
+			if tt.live {
+				for i := range u.Targets {
+					u.Targets[i].Weight = 10
+				}
+				b := listen(t, func(c net.Conn, req *http.Request) {
+					body, _ := io.ReadAll(req.Body)
+					_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n%s", body)
+				})
+				u.Targets = append(u.Targets, config.Target{URL: b.url(), Weight: 1})
+				u.Dial.Timeout = config.DefaultUpstream().Dial.Timeout
+			}
+			p := newPoolOf(t, u)
+			resp, err := askWith(t.Context(), p, &HTTPRequest{}, &heldBody{Reader: strings.NewReader("body")})
+			if !errors.Is(err, tt.want) {
+				t.Fatalf("got %v, want %v", err, tt.want)
+			}
+			if failed, _ := errors.AsType[*DialError](err); failed != nil && len(failed.Attempts) != tt.tried {
+				t.Errorf("tried %d, want %d: %v", len(failed.Attempts), tt.tried, err)
+			}
+			if err == nil {
+				if got, err := io.ReadAll(resp.Body); err != nil || string(got) != "body" {
+					t.Errorf("the body came as %q, %v", got, err)
+				}
+				resp.Body.Close()
+			}
+			for _, target := range listed(p) {
+				if target.requests != 0 {
+					t.Errorf("%d requests left on %s", target.requests, target.name)
+				}
+			}
+		})
+	}
+}
+
+// heldBody is a body that whoever tries to send it does not close.
+type heldBody struct{ io.Reader }
+
+func (*heldBody) Close() error { return nil }
+
+// unanswered returns the URL of a target that takes connections and leaves
+// the TLS handshake unanswered.
+func unanswered(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0") // the kernel takes them
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return "wss://" + l.Addr().String()
+}
+
+// TestRoundTripIsSentOnce has a target that takes a request and goes.
+func TestRoundTripIsSentOnce(t *testing.T) {
+	bad := listen(t, func(net.Conn, *http.Request) {})
+	good := listen(t, page)
+	u := upstreamOf(bad.url(), good.url())
+	u.Targets[0].Weight = 100
+	u.Balance.Kind = config.BalanceRoundRobin
+	p := newPoolOf(t, u)
+	if _, err := askWith(t.Context(), p, &HTTPRequest{}, strings.NewReader("once")); err == nil || errors.Is(err, ErrUnreachable) {
+		t.Errorf("got %v", err)
+	}
+	if bad.count() != 1 || good.count() != 0 {
+		t.Errorf("%d and %d connections, want 1 and 0", bad.count(), good.count())
+	}
+}
+
+// TestRoundTripWaitsForTheFirstAnswer sends a request before DNS has spoken.
+func TestRoundTripWaitsForTheFirstAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newFakeNet()
+		n.set("10.0.0.1:80", page)
+		n.name("a", nil, "10.0.0.1")
+		pools := NewPools(n.options())
+		p := update(t, pools, upstreamOf("dns+ws://a:80"))
+		go func() {
+			time.Sleep(time.Second)
+			serve(t, pools)
+		}()
+		start := time.Now()
+		if got, want := get(t, p, &HTTPRequest{RequestURI: "/x"}), "a /x 1"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if took := time.Since(start); took != time.Second {
+			t.Errorf("took %v", took)
+		}
+		synctest.Wait()
+	})
 }
 
 // TestHTTPAndWebSocketMeet hashes a client's polling and its upgrade to the
 // same target.
 func TestHTTPAndWebSocketMeet(t *testing.T) {
-	one, two, three := listen(t, welcome), listen(t, welcome), listen(t, welcome)
+	one, two, three := listen(t, both), listen(t, both), listen(t, both)
 	u := upstreamOf(one.url(), two.url(), three.url())
 	u.Balance = config.Balance{Kind: config.BalanceHash, Key: "ip"}
 	p := newPoolOf(t, u)
 	for i := range 30 {
 		ip := fmt.Sprintf("10.0.0.%d", i)
-		base, _, release, err := p.PickHTTP(&HTTPRequest{IP: ip})
-		if err != nil {
-			t.Fatal(err)
-		}
-		release()
+		page := get(t, p, &HTTPRequest{IP: ip})
 		c, err := p.Dial(t.Context(), &Handshake{IP: ip})
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.Close()
-		if c.Target.Host() != base.Host {
-			t.Errorf("%s: %s and %s", ip, base.Host, c.Target.Host())
+		if host, _, _ := strings.Cut(page, " "); c.Target.Host() != host {
+			t.Errorf("%s: %s and %s", ip, host, c.Target.Host())
 		}
 	}
 }
@@ -142,18 +278,8 @@ func TestHTTPTLSReload(t *testing.T) {
 	u.TLS.CA = a.file("trusted.crt")
 	pools := NewPools(Options{})
 	p := update(t, pools, u)
-	base, rt, release, err := p.PickHTTP(&HTTPRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer release()
-	req, err := http.NewRequestWithContext(t.Context(), "GET", base.String(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if resp, err := rt.RoundTrip(req); err == nil {
-		resp.Body.Close()
-		t.Fatal("an unknown authority is believed")
+	if _, err := ask(t, p, &HTTPRequest{}); !errors.Is(err, ErrUnreachable) {
+		t.Fatalf("an unknown authority is believed: %v", err)
 	}
 	a.write(t, "trusted.crt", "CERTIFICATE", a.cert.Raw)
 	update(t, pools, u)
@@ -164,25 +290,11 @@ func TestHTTPTLSReload(t *testing.T) {
 // TestHTTPTLSHandshakeTimeout sends a request to a target that takes the
 // connection and leaves the TLS handshake unanswered.
 func TestHTTPTLSHandshakeTimeout(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // the kernel takes it
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	u := upstreamOf("wss://" + l.Addr().String())
+	u := upstreamOf(unanswered(t))
 	u.Dial.Timeout = milliseconds(50)
-	base, rt, release, err := newPoolOf(t, u).PickHTTP(&HTTPRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer release()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, "GET", base.String(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := rt.RoundTrip(req); !errors.Is(err, ErrTimeout) {
+	if _, err := askWith(ctx, newPoolOf(t, u), &HTTPRequest{}, nil); !errors.Is(err, ErrTimeout) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -211,19 +323,15 @@ func TestHTTPExpect(t *testing.T) {
 			})
 			p := newPoolOf(t, upstreamOf(b.url()))
 			defer p.retire()
-			base, rt, release, err := p.PickHTTP(&HTTPRequest{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer release()
 			body := &watchedBody{Reader: strings.NewReader(held)}
-			req, err := http.NewRequestWithContext(t.Context(), "POST", base.String(), body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			req.ContentLength = int64(len(held))
-			req.Header.Set("Expect", "100-continue")
-			resp, err := rt.RoundTrip(req)
+			resp, err := p.RoundTrip(t.Context(), &HTTPRequest{}, func(base *url.URL) (*http.Request, error) {
+				req, err := http.NewRequestWithContext(t.Context(), "POST", base.String(), body)
+				if err == nil {
+					req.ContentLength = int64(len(held))
+					req.Header.Set("Expect", "100-continue")
+				}
+				return req, err
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
