@@ -79,8 +79,20 @@ func (t *Target) send(at func(base *url.URL) (*http.Request, error)) (*http.Resp
 		t.releaseHTTP()
 		return nil, err
 	}
+	t.answered(answer.StatusCode)
 	answer.Body = &loadBody{answer.Body, sync.OnceFunc(t.releaseHTTP)}
 	return answer, nil
+}
+
+// answered takes note of an answer. As for a handshake, a 5xx is neither a
+// failure nor a success.
+func (t *Target) answered(status int) {
+	if status >= 500 {
+		return
+	}
+	t.pool.mu.Lock()
+	defer t.pool.mu.Unlock()
+	t.succeeded()
 }
 
 // loadBody is an answer's body, which counts as load until it is closed.
@@ -132,13 +144,29 @@ func (t *Target) newTransport() *http.Transport {
 
 // connectHTTP makes a connection for plain requests, TLS included, within
 // dial.timeout. The URL holds the target's Host; where it is, is known here.
+// The request that it was made for may be over by then: the transport keeps it
+// for another.
 func (t *Target) connectHTTP(parent context.Context, _, _ string) (net.Conn, error) {
 	l := t.lease()
 	ctx, cancel := context.WithTimeout(parent, l.policy.timeout)
 	defer cancel()
 	nc, err := l.connect(ctx)
+	err = l.timedOut(parent, err)
+	t.connected(classify(parent, err), err)
 	if err != nil {
-		return nil, &connectError{l.timedOut(parent, err)}
+		return nil, &connectError{err}
 	}
 	return nc, nil
+}
+
+// connected counts a dial for plain requests. One that went well says nothing
+// good of the target yet: even one that hangs takes connections.
+func (t *Target) connected(r result, err error) {
+	t.pool.mu.Lock()
+	defer t.pool.mu.Unlock()
+	t.dials++
+	t.pool.results[r]++
+	if r == resultFailed || r == resultTimeout {
+		t.failure(time.Now(), err)
+	}
 }

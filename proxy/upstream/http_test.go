@@ -248,6 +248,64 @@ func TestRoundTripWaitsForTheFirstAnswer(t *testing.T) {
 	})
 }
 
+// TestHTTPDialsCount follows a target's failures in a row: connects that fail
+// add to them, and answers end them, but not connections alone.
+func TestHTTPDialsCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newFakeNet()
+		pools := NewPools(n.options())
+		p := update(t, pools, upstreamOf("ws://10.0.0.1"))
+		for i, step := range []struct {
+			serve script
+			want  int
+		}{
+			{nil, 1},
+			{say(""), 1},
+			{say("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"), 1},
+			{nil, 2},
+			{say("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"), 0},
+			{nil, 1},
+			{page, 0},
+		} {
+			n.set("10.0.0.1:80", step.serve)
+			if resp, err := askWith(t.Context(), p, &HTTPRequest{}, nil); err == nil {
+				resp.Body.Close()
+			}
+			p.targets[0].idle()
+			if got := p.targets[0].failed; got != step.want {
+				t.Errorf("after step %d: %d failures in a row, want %d", i+1, got, step.want)
+			}
+		}
+		got := targetNamed(t, pools, "10.0.0.1:80")
+		if got.Dials != 7 || got.Failures != 3 || got.Sessions != 0 || p.results[resultOK] != 4 || p.results[resultFailed] != 3 {
+			t.Errorf("counted %+v and %v", got, p.results)
+		}
+		if p.targets[0].busy() {
+			t.Error("places were not given back")
+		}
+		synctest.Wait()
+	})
+}
+
+// TestHTTPOutlier ejects a target that plain requests can't connect to.
+func TestHTTPOutlier(t *testing.T) {
+	n := newFakeNet()
+	n.set("10.0.0.2:80", page)
+	u := upstreamOf("ws://10.0.0.1", "ws://10.0.0.2")
+	u.Balance.Kind = config.BalanceRoundRobin
+	u.Outlier = &config.Outlier{Failures: 3, Eject: milliseconds(60_000), MaxEjected: 0.5}
+	p := update(t, NewPools(n.options()), u)
+	for range 20 {
+		get(t, p, &HTTPRequest{})
+	}
+	if got := p.targets[0].State(); got != Ejected {
+		t.Errorf("the target is %v", got)
+	}
+	if got := n.dialled("10.0.0.1:80"); got != 3 {
+		t.Errorf("dialled %d times, want 3", got)
+	}
+}
+
 // TestHTTPAndWebSocketMeet hashes a client's polling and its upgrade to the
 // same target.
 func TestHTTPAndWebSocketMeet(t *testing.T) {

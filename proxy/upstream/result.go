@@ -9,13 +9,13 @@ import (
 type result uint8
 
 const (
-	resultOK         result = iota
-	resultRefused           // a well-formed answer other than 101
-	resultFailed            // no connection
-	resultTimeout           // no answer within dial.timeout
-	resultBadAnswer         // not a WebSocket server's
-	resultUnsuitable        // Handshake.Check said no
-	resultCanceled          // the caller gave up
+	resultOK         result = iota // a 101, or a connection for plain requests
+	resultRefused                  // a well-formed answer other than 101
+	resultFailed                   // no connection
+	resultTimeout                  // no answer within dial.timeout
+	resultBadAnswer                // not a WebSocket server's
+	resultUnsuitable               // Handshake.Check said no
+	resultCanceled                 // the caller gave up
 	resultCount
 )
 
