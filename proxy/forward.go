@@ -65,9 +65,17 @@ func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Header.Del("Upgrade")
 
 	uri := f.endpoint.UpURI(r)
+	var answer *http.Response
+	defer func() {
+		// ReverseProxy does not, where it can't pass the answer on.
+		if answer != nil {
+			answer.Body.Close()
+		}
+	}()
 	proxy := httputil.ReverseProxy{
-		Transport: roundTripper(func(out *http.Request) (*http.Response, error) {
-			return f.send(r, uri, func(base *url.URL) (*http.Request, error) { return f.at(base, uri, out) })
+		Transport: roundTripper(func(out *http.Request) (_ *http.Response, err error) {
+			answer, err = f.send(r, uri, func(base *url.URL) (*http.Request, error) { return f.at(base, uri, out) })
+			return answer, err
 		}),
 		FlushInterval: -1,
 		BufferPool:    copyBuffers{},

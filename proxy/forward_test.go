@@ -466,6 +466,52 @@ func TestForwardFailures(t *testing.T) {
 	}
 }
 
+// Answers that can't be passed on leave nothing behind.
+func TestForwardStrangeAnswers(t *testing.T) {
+	for _, tt := range []struct{ name, answer string }{
+		{"another protocol", "101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other"},
+		{"no status of HTTP", "099 Hm\r\nContent-Length: 0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			left := make(chan error, 1)
+			go func() {
+				c, err := l.Accept()
+				if err != nil {
+					left <- err
+					return
+				}
+				defer c.Close()
+				r := bufio.NewReader(c)
+				if _, err := http.ReadRequest(r); err != nil {
+					left <- err
+					return
+				}
+				io.WriteString(c, "HTTP/1.1 "+tt.answer+"\r\n\r\n")
+				c.SetReadDeadline(time.Now().Add(patience))
+				_, err = r.ReadByte()
+				left <- err
+			}()
+			f := mustForward(t, config.Route{Path: "/*"}, "http://"+l.Addr().String(), nil)
+			if resp, err := client(t).Get("http://" + f.Addr().String()); err == nil {
+				resp.Body.Close()
+			}
+			select {
+			case <-f.released:
+			case <-time.After(patience):
+				t.Error("the answer was not closed")
+			}
+			if err := <-left; err != io.EOF {
+				t.Errorf("the upstream's connection ends with %v", err)
+			}
+		})
+	}
+}
+
 // A target that is not there costs no client its answer, whatever has been
 // asked of it.
 func TestForwardDeadTarget(t *testing.T) {
