@@ -110,6 +110,20 @@ func TestForms(t *testing.T) {
 	}
 }
 
+// The options of a Go handler have the numbers that the same text is elsewhere
+// in the file: a leading zero is not octal.
+func TestNumbersOfHandlers(t *testing.T) {
+	for text, want := range map[string]any{
+		"10": 10, "010": 10, "08": 8, "+7": 7, "-010": -10, "0o17": 15, "0x1F": 31, "1e3": 1000.0,
+	} {
+		c := parse(t, "routes: [{path: /*, upstream: none, handlers: [{own: {n: "+text+"}}]}]\n")
+		got := c.Routes[0].Handlers[0].Config.(map[string]any)["n"]
+		if got != want {
+			t.Errorf("%s: got %v, want %v", text, got, want)
+		}
+	}
+}
+
 func TestFilesAreTakenFromTheFolder(t *testing.T) {
 	text := smallest + "    tls: {ca: ca.pem, cert: /etc/c.pem, key: ../k.pem}\n"
 	c, err := Parse(filepath.Join("etc", "stent", "stent.yaml"), []byte(text))

@@ -271,20 +271,25 @@ func (d *decoder) integer(n *node, v reflect.Value, path string) {
 		d.mismatch(n, path, "a whole number")
 		return
 	}
-	// Base 0 would read a leading zero as octal, as YAML 1.1 did.
-	base, digits := 10, n.text
-	switch {
-	case strings.HasPrefix(digits, "0o"):
-		base, digits = 8, digits[2:]
-	case strings.HasPrefix(digits, "0x"):
-		base, digits = 16, digits[2:]
-	}
-	i, err := strconv.ParseInt(digits, base, 64)
+	i, err := parseInt(n.text)
 	if err != nil || i > math.MaxInt32 || i < math.MinInt32 {
 		d.fail(n, path, "%s is out of range", n.shown())
 		return
 	}
 	v.SetInt(i)
+}
+
+// parseInt reads a whole number as the core schema writes it. Base 0 would
+// take a leading zero for octal, as YAML 1.1 did.
+func parseInt(text string) (int64, error) {
+	base, digits := 10, text
+	switch {
+	case strings.HasPrefix(text, "0o"):
+		base, digits = 8, text[2:]
+	case strings.HasPrefix(text, "0x"):
+		base, digits = 16, text[2:]
+	}
+	return strconv.ParseInt(digits, base, strconv.IntSize)
 }
 
 func (d *decoder) float(n *node, v reflect.Value, path string) {

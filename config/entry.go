@@ -4,7 +4,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strconv"
 )
 
 // plugs names the plugs that there are and the types of their options.
@@ -103,7 +102,7 @@ func (d *decoder) raw(n *node, path string) any {
 	case kindBool:
 		return n.text[0] == 't' || n.text[0] == 'T'
 	case kindInt:
-		if i, err := strconv.ParseInt(n.text, 0, strconv.IntSize); err == nil {
+		if i, err := parseInt(n.text); err == nil {
 			return int(i)
 		}
 		d.fail(n, path, "%s is out of range", n.text)
