@@ -156,29 +156,30 @@ func modified(c config.ListenerTLS) map[string]time.Time {
 // offers: over HTTP/2 a browser would ask for WebSockets by RFC 8441.
 func serverTLS(c config.ListenerTLS) (*tls.Config, error) {
 	t := &tls.Config{NextProtos: []string{"http/1.1"}}
+	var errs []error
 	switch c.MinVersion {
 	case "", "1.2":
 		t.MinVersion = tls.VersionTLS12
 	case "1.3":
 		t.MinVersion = tls.VersionTLS13
 	default:
-		return nil, config.Within("min_version", fmt.Errorf("%q is neither 1.2 nor 1.3", c.MinVersion))
+		errs = append(errs, config.Within("min_version", fmt.Errorf("%q is neither 1.2 nor 1.3", c.MinVersion)))
 	}
 	for i, pair := range c.Certificates {
 		cert, err := tls.LoadX509KeyPair(pair.Cert, pair.Key)
 		if err != nil {
-			return nil, config.Within(fmt.Sprintf("certificates[%d]", i), fmt.Errorf("load certificate %s: %w", pair.Cert, err))
+			errs = append(errs, config.Within(fmt.Sprintf("certificates[%d]", i), fmt.Errorf("load certificate %s: %w", pair.Cert, err)))
 		}
 		t.Certificates = append(t.Certificates, cert)
 	}
 	if c.ClientCA != "" {
 		var err error
 		if t.ClientCAs, err = authorities(c.ClientCA); err != nil {
-			return nil, config.Within("client_ca", err)
+			errs = append(errs, config.Within("client_ca", err))
 		}
 		t.ClientAuth = tls.RequireAndVerifyClientCert
 	}
-	return t, nil
+	return t, errors.Join(errs...)
 }
 
 // authorities reads the certificates of those who may sign clients'.

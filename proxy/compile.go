@@ -73,16 +73,13 @@ func compile(cfg *config.Config, handlers map[string]NewHandler, env plug.Env, m
 	if s.pools, err = upstream.Prepare(cfg.Upstreams); err != nil {
 		errs = append(errs, err)
 	}
-	if s.table != nil {
-		for _, e := range s.table.Endpoints {
-			rt, err := compileRoute(e, handlers, m)
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			e.Mode = rt.mode
-			s.routes = append(s.routes, rt)
+	// A fault in a plug hides none in the handlers behind it.
+	for _, f := range cfg.Flatten() {
+		rt, err := compileRoute(f, handlers)
+		if err != nil {
+			errs = append(errs, err)
 		}
+		s.routes = append(s.routes, rt)
 	}
 	for _, l := range cfg.Listeners {
 		if l.TLS == nil {
@@ -95,6 +92,9 @@ func compile(cfg *config.Config, handlers map[string]NewHandler, env plug.Env, m
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	for i, rt := range s.routes {
+		rt.bind(s.table.Endpoints[i], m)
+	}
 	return s, nil
 }
 
@@ -103,20 +103,18 @@ func (s *Snapshot) WriteRoutes(w io.Writer) error {
 	return WriteRoutes(w, s.table, s.Config.Upstreams)
 }
 
-func compileRoute(e *Endpoint, handlers map[string]NewHandler, m *metrics) (*route, error) {
-	c := e.Route
+func compileRoute(f config.FlatRoute, handlers map[string]NewHandler) (*route, error) {
+	c := &f.Route
 	rt := &route{
-		endpoint: e, upstream: c.Upstream, alone: c.Upstream == config.UpstreamNone,
+		upstream: c.Upstream, alone: c.Upstream == config.UpstreamNone,
 		mode: modeRelay, continuity: c.Continuity, hostTarget: c.HostHeader == config.HostTarget,
-		count: m.route(e.Pattern),
 	}
-	rt.channels = rt.count.channels
+	var errs []error
 	if c.Log == "off" {
 		rt.quiet = true
 	} else if err := rt.logLevel.UnmarshalText([]byte(c.Log)); err != nil {
-		return nil, config.Within(c.KeyPath+".log", err)
+		errs = append(errs, config.Within(c.KeyPath+".log", err))
 	}
-	var errs []error
 	for _, h := range c.Handlers {
 		factory, ok := handlers[h.Name]
 		if !ok {
@@ -128,7 +126,7 @@ func compileRoute(e *Endpoint, handlers map[string]NewHandler, m *metrics) (*rou
 			errs = append(errs, config.Within(h.KeyPath, err))
 			continue
 		}
-		rt.handlers = append(rt.handlers, routeHandler{h.Name, make, m.handler(e.Pattern, h.Name)})
+		rt.handlers = append(rt.handlers, routeHandler{name: h.Name, make: make})
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -139,6 +137,17 @@ func compileRoute(e *Endpoint, handlers map[string]NewHandler, m *metrics) (*rou
 	rt.extensions = extensionsOf(rt, c)
 	rt.policy = policyOf(rt, c)
 	return rt, nil
+}
+
+// bind joins the route to its endpoint and its counts; a configuration that
+// is refused leaves the counts alone.
+func (rt *route) bind(e *Endpoint, m *metrics) {
+	rt.endpoint, e.Mode = e, rt.mode
+	rt.count = m.route(e.Pattern)
+	rt.channels = rt.count.channels
+	for i := range rt.handlers {
+		rt.handlers[i].count = m.handler(e.Pattern, rt.handlers[i].name)
+	}
 }
 
 func unknownHandler(name string, handlers map[string]NewHandler) error {

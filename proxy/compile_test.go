@@ -1,10 +1,13 @@
 package proxy
 
 import (
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/plug"
 )
 
 // Compile names what only it can find, by its place in the file.
@@ -33,5 +36,45 @@ func TestCompileErrors(t *testing.T) {
 				t.Errorf("got\n%s\nwant it to contain\n%s", got, tc.want)
 			}
 		})
+	}
+}
+
+// Compile goes on after a fault: a plug's hides none of a handler, nor a
+// certificate's one of the next.
+func TestCompileNamesAllErrors(t *testing.T) {
+	cfg, err := config.Parse("test.yaml", []byte(`listeners:
+  - address: ":4000"
+    tls:
+      certificates: [{cert: one.crt, key: one.key}, {cert: two.crt, key: two.key}]
+      client_ca: nope.crt
+pipelines: {files: [{static: {from: nope}}]}
+routes:
+  - {path: /a, upstream: app, pipe_through: [files], handlers: [greter]}
+  - {path: /b, upstream: app, handlers: [nobody]}
+upstreams:
+  app: {targets: ["wss://127.0.0.1:9000"], tls: {ca: nope.crt}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := newMetrics()
+	_, err = compile(cfg, testHandlers, plug.Env{}, counts)
+	if err == nil {
+		t.Fatal("compiled")
+	}
+	located, _ := errors.AsType[config.Errors](cfg.Locate(err))
+	var got []string
+	for _, e := range located {
+		got = append(got, e.Path)
+	}
+	want := []string{
+		"listeners[0].tls.certificates[0]", "listeners[0].tls.certificates[1]", "listeners[0].tls.client_ca",
+		"pipelines.files[0].static.from", "routes[0].handlers[0]", "routes[1].handlers[0]", "upstreams.app.tls.ca",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got errors at %q, want %q", got, want)
+	}
+	if len(counts.routes) > 0 {
+		t.Error("routes that were refused are counted")
 	}
 }
