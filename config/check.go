@@ -51,7 +51,7 @@ func (c *Config) Validate() error {
 	if len(list) == 0 {
 		return nil
 	}
-	return c.source.publish(list)
+	return list.sort()
 }
 
 // Warnings lists what is allowed but probably not meant, such as a route
@@ -61,7 +61,7 @@ func (c *Config) Warnings() []*Error {
 	for _, p := range c.check().warnings {
 		list = append(list, p.at(c.source))
 	}
-	return c.source.publish(list)
+	return list.sort()
 }
 
 func (c *Config) check() *checker {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -146,6 +147,10 @@ func (d *decoder) expanded(n *node, path string) *node {
 		return n
 	}
 	text, err := expand(n.text, d.lookup)
+	if err != nil && n.secret {
+		// The error itself may repeat a part of the secret.
+		err = errors.New(`"${" begins no variable that is set; write $${ for the characters themselves`)
+	}
 	if err != nil {
 		d.fail(n, path, "%s", err)
 		return nil
@@ -154,7 +159,7 @@ func (d *decoder) expanded(n *node, path string) *node {
 		return n
 	}
 	d.source.templates[path] = n.text
-	return &node{kind: kindString, pos: n.pos, text: text, template: n.text}
+	return &node{kind: kindString, pos: n.pos, text: text, template: n.text, secret: n.secret}
 }
 
 // field notes where a key stands, for errors found later, and decodes its
@@ -314,10 +319,13 @@ func (n *node) resolved() kind {
 	return n.kind
 }
 
-// shown is a scalar's text as it stands in the file, which keeps what came
-// from the environment out of messages.
+// shown is a scalar's text as it stands in the file, which keeps secrets and
+// what came from the environment out of messages.
 func (n *node) shown() string {
-	if n.template != "" {
+	switch {
+	case n.secret:
+		return redacted
+	case n.template != "":
 		return n.template
 	}
 	return n.text

@@ -105,7 +105,7 @@ func (d *decoder) raw(n *node, path string) any {
 		if i, err := parseInt(n.text); err == nil {
 			return int(i)
 		}
-		d.fail(n, path, "%s is out of range", n.text)
+		d.fail(n, path, "%s is out of range", n.shown())
 	case kindFloat:
 		var f float64
 		d.float(n, reflect.ValueOf(&f).Elem(), path)

@@ -165,7 +165,7 @@ func (c *Config) Locate(errs ...error) error {
 	if len(list) == 0 {
 		return nil
 	}
-	return c.source.publish(list)
+	return list.sort()
 }
 
 func (c *Config) locate(err error) *Error {

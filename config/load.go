@@ -55,13 +55,13 @@ func Parse(name string, src []byte, options ...Option) (*Config, error) {
 		option(d)
 	}
 	root, err := document(text)
+	d.source.conceal(root)
 	if err != nil {
 		return nil, d.syntax(err)
 	}
 	c := DefaultConfig()
 	c.source = d.source
 	d.root(root, &c)
-	d.source.seal()
 	c.index()
 	for _, p := range c.check().problems {
 		switch {
@@ -86,7 +86,7 @@ func (d *decoder) report() Errors {
 		last.Path, last.Message, last.Suggestion = "", fmt.Sprintf("and %d more problems", d.more), ""
 		list = append(list, &last)
 	}
-	return d.source.publish(list)
+	return list
 }
 
 // syntax gives the problems met before there were key paths their places.
@@ -100,5 +100,5 @@ func (d *decoder) syntax(err error) Errors {
 		}
 		list = append(list, e)
 	}
-	return d.source.publish(list)
+	return list.sort()
 }

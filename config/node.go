@@ -44,6 +44,8 @@ type node struct {
 	fields []field
 	// template is the text of a string before its variables were replaced.
 	template string
+	// secret marks a value that is never printed.
+	secret bool
 }
 
 // field is one key of a map and its value.

@@ -18,8 +18,9 @@ func (c *Config) Redacted() map[string]any {
 // renderer turns values back into what stands in a file.
 type renderer struct{ source *source }
 
-// credentialHeader matches header names whose values are secret.
-var credentialHeader = regexp.MustCompile(`(?i)auth|cookie|token|secret|key|password|credential`)
+// credential matches the names of headers, and of keys that stent does not
+// know, whose values are secret.
+var credential = regexp.MustCompile(`(?i)auth|cookie|token|secret|key|password|credential`)
 
 func (r renderer) value(v reflect.Value, path string) any {
 	if secret, ok := v.Interface().(Secret); ok {
@@ -98,7 +99,7 @@ func (r renderer) table(v reflect.Value, path string) map[string]any {
 	table := make(map[string]any, v.Len())
 	for iter := v.MapRange(); iter.Next(); {
 		name := iter.Key().String()
-		if v.Type().Elem().Kind() == reflect.String && credentialHeader.MatchString(name) {
+		if v.Type().Elem().Kind() == reflect.String && credential.MatchString(name) {
 			table[name] = redacted
 			continue
 		}

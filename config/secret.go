@@ -61,12 +61,6 @@ func (s *Secret) decode(d *decoder, n *node, path string) {
 	switch n.kind {
 	case kindString:
 		s.value = n.text
-		if n.template == "" && n.text != "" {
-			d.source.secrets = append(d.source.secrets, n.text)
-			if written := d.source.quoted(n.pos); written != "" {
-				d.source.secrets = append(d.source.secrets, written)
-			}
-		}
 	case kindMap:
 		var from secretFile
 		d.structure(n, reflect.ValueOf(&from).Elem(), path)

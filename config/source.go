@@ -1,8 +1,6 @@
 package config
 
 import (
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -14,7 +12,8 @@ type position struct{ line, column int }
 // source is what is kept of a file to say where its keys stand. A nil source
 // is that of a configuration built in code.
 type source struct {
-	name  string
+	name string
+	// lines are those of the file; after conceal without its secrets.
 	lines []string
 	// keys maps the path of each key in the file to its place: that of the
 	// value for scalars, that of the key for lists and maps.
@@ -22,9 +21,6 @@ type source struct {
 	// templates maps the path of each string that named an environment
 	// variable to its text in the file.
 	templates map[string]string
-	// secrets are the secrets written in the file itself; hide replaces them.
-	secrets []string
-	hide    *strings.Replacer
 }
 
 func newSource(name string, text string) *source {
@@ -52,7 +48,7 @@ func (s *source) find(path string) position {
 }
 
 // at returns an Error that stands at pos, which is moved into the file if it
-// lies outside. Its source line is not blanked yet.
+// lies outside.
 func (s *source) at(path string, pos position) *Error {
 	if s == nil {
 		return &Error{Path: path}
@@ -67,57 +63,6 @@ func (s *source) at(path string, pos position) *Error {
 		Source: text,
 	}
 }
-
-// publish makes a list of problems ready to be printed.
-func (s *source) publish(list Errors) Errors {
-	if s != nil {
-		for _, e := range list {
-			e.Source = s.blank(e.Source)
-		}
-	}
-	return list.sort()
-}
-
-// secretText is a literal after a key that sounds like a secret. It serves
-// files that are no YAML, whose secrets are not known.
-var secretText = regexp.MustCompile(`(?i)((?:secret|token|password)["']?:[ \t]*)("[^"]*"?|'[^']*'?|[^\s,{}\[\]"'$][^\s,}]*)`)
-
-// inQuotes matches what stands between quotes, to the end of its line.
-var inQuotes = regexp.MustCompile(`^(?:"((?:\\.|[^"\\])*)|'((?:''|[^'])*))`)
-
-// quoted returns the text of a quoted scalar as it is written, with escapes,
-// as far as its first line goes; empty for others.
-func (s *source) quoted(pos position) string {
-	at := s.at("", pos)
-	rest := []rune(at.Source)[at.Column-1:]
-	if match := inQuotes.FindStringSubmatch(string(rest)); match != nil {
-		return match[1] + match[2]
-	}
-	return ""
-}
-
-// seal is called when all secrets are known.
-func (s *source) seal() {
-	slices.SortFunc(s.secrets, func(a, b string) int { return len(b) - len(a) })
-	var pairs []string
-	for _, secret := range slices.Compact(s.secrets) {
-		pairs = append(pairs, secret, stars(secret))
-	}
-	s.hide = strings.NewReplacer(pairs...)
-}
-
-// blank hides the secrets in a line, without moving what stands beside them.
-func (s *source) blank(line string) string {
-	if s.hide != nil {
-		return s.hide.Replace(line)
-	}
-	return secretText.ReplaceAllStringFunc(line, func(match string) string {
-		key := secretText.FindStringSubmatch(match)[1]
-		return key + stars(match[len(key):])
-	})
-}
-
-func stars(text string) string { return strings.Repeat("*", utf8.RuneCountInString(text)) }
 
 // join appends a key, or a path that begins with one, to a path.
 func join(path, key string) string {
