@@ -85,7 +85,7 @@ func (c *concealer) table(n *node, t reflect.Type) {
 		meant, ok := types[f.name]
 		switch {
 		case ok:
-		case t.Kind() == reflect.Map:
+		case t.Kind() == reflect.Map && t.Elem().Kind() != reflect.String:
 			meant = t.Elem()
 		case credential.MatchString(f.name):
 			c.hide(f.value)

@@ -46,6 +46,7 @@ func TestConceal(t *testing.T) {
 		{"plug misspelt", "pipelines: {a: [sesion: {secret: hunter, cookie: x}]}", "pipelines: {a: [sesion: {secret: ******, cookie: x}]}"},
 		{"plugs in a map", "pipelines: {a: {session: {secret: hunter}}}", "pipelines: {a: {session: {secret: ******}}}"},
 		{"pipeline that sounds like one", "pipelines: {secret: [accepts: [html]]}", "pipelines: {secret: [accepts: [html]]}"},
+		{"header", "endpoint: [headers: {request: {set: {Authorization: hunter, X-A: x}}}]", "endpoint: [headers: {request: {set: {Authorization: ******, X-A: x}}}]"},
 		{"no YAML", `admin: {token: "hunt\"er", password: 'hunt''er'`, `admin: {token: **********, password: **********`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
