@@ -13,12 +13,13 @@ type problem struct {
 	path       string
 	message    string
 	suggestion string
+	cause      error // where a later step found it
 }
 
 // at gives the problem its place in the file.
 func (p problem) at(s *source) *Error {
 	e := s.at(p.path, s.find(p.path))
-	e.Message, e.Suggestion = p.message, p.suggestion
+	e.Message, e.Suggestion, e.cause = p.message, p.suggestion, p.cause
 	return e
 }
 

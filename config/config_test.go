@@ -293,6 +293,47 @@ func TestLocateWithoutSource(t *testing.T) {
 	}
 }
 
+// What is compiled has its say about all but the parts that are wrong already.
+func TestWithCompile(t *testing.T) {
+	cause := errors.New("gone")
+	_, err := Parse("stent.yaml", []byte(`routes:
+  - {path: /*, upstream: ap, handlers: [one, two: {n: 99999999999999999999}]}
+upstreams:
+  app: {targets: [ws://a], tls: {cert: a.crt, key: [a.key]}, health: {path: /x}}
+`), WithCompile(func(c *Config) error {
+		if got := c.Upstreams["app"].Health.Path; got != "/x" {
+			t.Errorf("health path: got %q", got)
+		}
+		var errs []error
+		for _, path := range []string{
+			"routes[0].upstream",       // what was found before is not said again
+			"routes[0].handlers[0]",    // stands alone in its list
+			"routes[0].handlers[1]",    // holds what could not be decoded
+			"upstreams.app.tls.cert",   // may only lack the key beside it
+			"upstreams.app.targets[0]", // has nothing to do with it
+			"upstreams.app.health.path",
+		} {
+			errs = append(errs, &KeyError{Path: path, Err: cause})
+		}
+		return errors.Join(errs...)
+	}))
+	list, _ := errors.AsType[Errors](err)
+	var got []string
+	for _, e := range list {
+		got = append(got, e.Path)
+	}
+	want := []string{
+		"routes[0].upstream", "routes[0].handlers[0]", "routes[0].handlers[1].two.n",
+		"upstreams.app.targets[0]", "upstreams.app.tls.key", "upstreams.app.health.path",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got problems at %q, want %q", got, want)
+	}
+	if !errors.Is(err, cause) {
+		t.Error("the cause is lost")
+	}
+}
+
 func TestWithin(t *testing.T) {
 	one := Within("routes[0]", errors.New("plain"))
 	if got, want := one.Error(), "routes[0]: plain"; got != want {

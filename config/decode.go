@@ -18,6 +18,8 @@ type decoder struct {
 	folder string
 	lookup func(string) (string, bool)
 	budget int // values left, so that aliases can't multiply without bound
+	// compile looks at what has been decoded; nil where nothing does.
+	compile func(*Config) error
 
 	errs   Errors
 	more   int // problems beyond maxErrors

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // Option changes how a configuration is read.
@@ -15,6 +17,13 @@ type Option func(*decoder)
 // environment.
 func WithEnvironment(lookup func(name string) (value string, ok bool)) Option {
 	return func(d *decoder) { d.lookup = lookup }
+}
+
+// WithCompile has compile look at the configuration too, as far as it could be
+// decoded and whatever is wrong with it. The KeyErrors that it returns join the
+// problems of the file.
+func WithCompile(compile func(*Config) error) Option {
+	return func(d *decoder) { d.compile = compile }
 }
 
 // Load reads, decodes and validates the file at path. An error that is not
@@ -63,19 +72,49 @@ func Parse(name string, src []byte, options ...Option) (*Config, error) {
 	c.source = d.source
 	d.root(root, &c)
 	c.index()
-	for _, p := range c.check().problems {
-		switch {
-		case d.failed.touch(p.path):
-		case len(d.errs) >= maxErrors:
-			d.more++
-		default:
-			d.errs = append(d.errs, p.at(c.source))
-		}
+	d.add(c.check().problems)
+	if d.compile != nil {
+		d.add(d.sound(found(d.compile(&c))))
 	}
 	if len(d.errs) > 0 {
 		return nil, d.report()
 	}
 	return &c, nil
+}
+
+// add records what a check found, but for keys at which something is wrong
+// already: the check saw a default there.
+func (d *decoder) add(list []problem) {
+	list = slices.DeleteFunc(list, func(p problem) bool { return d.failed.touch(p.path) })
+	for _, p := range list {
+		d.failed.add(p.path)
+		if len(d.errs) >= maxErrors {
+			d.more++
+			continue
+		}
+		d.errs = append(d.errs, p.at(d.source))
+	}
+}
+
+// found are the problems that err names by their keys.
+func found(err error) []problem {
+	var list []problem
+	for _, e := range flatten(err) {
+		p := problem{message: e.Error(), cause: e}
+		if key, ok := errors.AsType[*KeyError](e); ok {
+			p = problem{path: key.Path, message: key.Err.Error(), cause: key.Err}
+		}
+		list = append(list, p)
+	}
+	return list
+}
+
+// sound drops problems at keys beside which something is wrong: what is
+// compiled takes the keys of a map together, the entries of a list one by one.
+func (d *decoder) sound(list []problem) []problem {
+	return slices.DeleteFunc(list, func(p problem) bool {
+		return !strings.HasSuffix(p.path, "]") && d.failed.touch(parent(p.path))
+	})
 }
 
 // report returns the problems in the order of the file.

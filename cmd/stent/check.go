@@ -41,15 +41,12 @@ func (c checkCmd) Run(s streams) error {
 // compile reads the file at path and turns it into what the proxy would run.
 // The error is config.Errors where the file could be read.
 func compile(path string) (*config.Config, *proxy.Snapshot, error) {
-	cfg, err := config.Load(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	snapshot, err := proxy.Compile(cfg, handlers)
-	if err != nil {
-		return nil, nil, cfg.Locate(err)
-	}
-	return cfg, snapshot, nil
+	var snapshot *proxy.Snapshot
+	cfg, err := config.Load(path, config.WithCompile(func(cfg *config.Config) (err error) {
+		snapshot, err = proxy.Compile(cfg, handlers)
+		return err
+	}))
+	return cfg, snapshot, err
 }
 
 // count is "1 problem" or "2 problems".

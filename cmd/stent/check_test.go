@@ -1,9 +1,13 @@
 package main
 
 import (
+	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/stentproxy/stent/config"
 )
 
 const good = `
@@ -29,6 +33,25 @@ routes:
 upstreams: {app: {targets: ["ws://127.0.0.1:9000"]}}
 `
 
+// badThroughout has faults for each step that looks at a file.
+const badThroughout = `
+listeners:
+  - address: ":4000"
+    tls: {certificates: [{cert: nope.crt, key: nope.key}]}
+pipelines:
+  files: [{static: {from: nope}}]
+routes:
+  - path: /*
+    upstream: ap
+    pipe_through: [files]
+    timeouts: {idle: soon}
+    handlers:
+      - rules:
+          - {when: 'jsn == nil', drop: true}
+          - {when: 'true'}
+upstreams: {app: {targets: ["wss://127.0.0.1:9000"], tls: {ca: nope.crt}}}
+`
+
 func TestCheckAndRoutes(t *testing.T) {
 	folder := t.TempDir()
 	file := func(name, text string) string {
@@ -37,6 +60,7 @@ func TestCheckAndRoutes(t *testing.T) {
 		return path
 	}
 	goodFile, badFile, badRuleFile := file("good.yaml", good), file("bad.yaml", bad), file("rule.yaml", badRule)
+	badThroughoutFile := file("throughout.yaml", badThroughout)
 	for _, tt := range []struct {
 		name   string
 		args   []string
@@ -49,6 +73,15 @@ func TestCheckAndRoutes(t *testing.T) {
 		{"rule and handler", []string{"check", "-c", badRuleFile}, 1, "", []string{
 			"rule.yaml:7:20: routes[0].handlers[0].rules[0].when: unknown name jsn at column 1 of the expression",
 			`no handler is called "nobody"`, "2 problems"}},
+		{"every step", []string{"check", "-c", badThroughoutFile}, 1, "", []string{
+			"throughout.yaml:4:26: listeners[0].tls.certificates[0]: load certificate",
+			"throughout.yaml:6:27: pipelines.files[0].static.from: ",
+			`throughout.yaml:9:15: routes[0].upstream: unknown upstream "ap"; did you mean "app"?`,
+			"throughout.yaml:11:22: routes[0].timeouts.idle: want a duration",
+			"throughout.yaml:14:20: routes[0].handlers[0].rules[0].when: unknown name jsn",
+			"throughout.yaml:15:13: routes[0].handlers[0].rules[1]: a rule needs a result",
+			"throughout.yaml:16:64: upstreams.app.tls.ca: read CA",
+			"throughout.yaml: 7 problems"}},
 		{"unreadable", []string{"check", "-c", filepath.Join(folder, "none.yaml")}, 2, "", []string{"none.yaml"}},
 		{"a folder", []string{"check", "-c", folder}, 2, "", []string{"directory"}},
 		{"routes", []string{"routes", "-c", goodFile}, 0, "relay", nil},
@@ -68,5 +101,38 @@ func TestCheckAndRoutes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What is compiled in spite of a problem says nothing that only follows from
+// it: the files, each with a fault of its own, have no others but these.
+func TestCheckWithoutFollowUps(t *testing.T) {
+	folder := filepath.Join("..", "..", "config", "testdata", "bad")
+	files, err := filepath.Glob(filepath.Join(folder, "*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files in %s: %v", folder, err)
+	}
+	var got []string
+	for _, file := range files {
+		_, err := config.Load(file)
+		before, _ := errors.AsType[config.Errors](err)
+		known := make(map[string]bool)
+		for _, e := range before {
+			known[e.Error()] = true
+		}
+		_, _, err = compile(file)
+		all, _ := errors.AsType[config.Errors](err)
+		for _, e := range all {
+			if !known[e.Error()] {
+				got = append(got, filepath.Base(file)+" "+e.Path)
+			}
+		}
+	}
+	want := []string{
+		"compression.yaml routes[0].handlers[0]",             // is registered nowhere
+		"listener_tls.yaml listeners[2].tls.certificates[0]", // does not exist
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
