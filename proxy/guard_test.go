@@ -1,10 +1,13 @@
 package proxy
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/stentproxy/stent/proxy/token/tokentest"
 )
 
 // What an authorization service says goes up; what the client says in its
@@ -39,6 +42,41 @@ func TestForwardAuthHeadersAreNotForged(t *testing.T) {
 				t.Errorf("X-User is %q", got)
 			}
 		})
+	}
+}
+
+// Where a plug names a field with "_" or with "-", no spelling of it comes from
+// a client: a backend may not tell them apart.
+func TestUnderscoresForgeNothing(t *testing.T) {
+	auth := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header()["X_Who"] = []string{"alice"} }))
+	t.Cleanup(auth.Close)
+	plugs := fmt.Sprintf(`endpoint: [{request_id: {header: X-Correlation-Id}}]
+pipelines:
+  p:
+    - jwt: {secret: %q, algorithms: [HS256], from: ["query:token"], headers: {X_Role: role}}
+    - forward_auth: {url: %q, set: [X_Who]}
+    - headers: {request: {set: {X_Tenant: acme}, remove: [X-Debug]}}`, tokentest.Secret, auth.URL)
+	var forged []string
+	for _, name := range []string{"X_Role", "X_Who", "X_Tenant", "X_Debug", "X_Correlation_Id"} {
+		dashes := strings.ReplaceAll(name, "_", "-")
+		forged = append(forged, name+": evil", strings.ToLower(name)+": evil", dashes+": evil", strings.Replace(name, "_", "-", 1)+": evil")
+	}
+	s := newStage(t, "pipe_through: [p]", plugs, nil)
+	c := s.dial()
+	c.say(handshake("/?token="+tokentest.HS256(t, tokentest.Claims{"role": "member"}), forged...))
+	up := s.accept().request.Header
+	for name, values := range up {
+		if strings.Contains(strings.Join(values, " "), "evil") {
+			t.Errorf("%s is %q", name, values)
+		}
+	}
+	for name, want := range map[string]string{"X_role": "member", "X_who": "alice", "X_tenant": "acme"} {
+		if got := up.Get(name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	if up.Get("X-Correlation-Id") == "" {
+		t.Error("no request id goes up")
 	}
 }
 

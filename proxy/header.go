@@ -7,12 +7,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/stentproxy/stent/proxy/field"
 	"github.com/stentproxy/stent/proxy/plug"
 )
 
 // admit makes the Info of a request from what its peer may be believed, and
 // drops the header fields that no client, or no untrusted one, may send: sets
-// names those that plugs set upward. It returns r with its Info.
+// are a Table's. It returns r with its Info.
 func admit(r *http.Request, trusted []netip.Prefix, sets map[string]bool) (*http.Request, *plug.Info) {
 	info := &plug.Info{Peer: peerOf(r), Scheme: "http", Host: r.Host}
 	if r.TLS != nil {
@@ -45,16 +46,17 @@ func admit(r *http.Request, trusted []netip.Prefix, sets map[string]bool) (*http
 // heritage can't tell "_" from "-" in a name, so neither is told apart here,
 // nor in the names of fields that say where a request ends.
 func dropForged(h http.Header, trusted bool, sets map[string]bool) {
-	for field := range h {
-		name := field
+	for sent := range h {
+		name := sent
 		if strings.IndexByte(name, '_') >= 0 {
-			name = http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+			name = field.Fold(name)
 			if frames(name) {
-				delete(h, field)
+				delete(h, sent)
 			}
 		}
-		if strings.HasPrefix(name, "Stent-") || sets[name] || !trusted && saysWho(name) {
-			delete(h, field)
+		always, set := sets[name]
+		if always || strings.HasPrefix(name, "Stent-") || !trusted && (set || saysWho(name)) {
+			delete(h, sent)
 		}
 	}
 }

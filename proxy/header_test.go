@@ -104,9 +104,9 @@ func TestSchemeAndHost(t *testing.T) {
 }
 
 func TestForgedFieldsAreDropped(t *testing.T) {
-	sets := map[string]bool{"X-User": true}
+	sets := map[string]bool{"X-User": true, "X-Trace": false}
 	always := []string{"Stent-Session", "stent-attempt", "Stent_Session", "STENT-ANYTHING", "X-User", "x_user"}
-	byAnybody := []string{"Forwarded", "X-Real-Ip", "X-Request-Id", "X_Request_Id", "X-Forwarded-For", "X-Forwarded-Port", "x_forwarded_for", "X-Forwarded_Proto"}
+	byAnybody := []string{"Forwarded", "X-Real-Ip", "X-Request-Id", "X_Request_Id", "X-Forwarded-For", "X-Forwarded-Port", "x_forwarded_for", "X-Forwarded_Proto", "X-Trace", "X_trace"}
 	kept := []string{"Accept", "X-Forward", "Stent", "User_Agent", "X-User-Agent"}
 	for _, peer := range []string{"192.0.2.1:1", "10.0.0.1:1"} {
 		h, trailer := make(http.Header), make(http.Header)

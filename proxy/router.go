@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/field"
 	"github.com/stentproxy/stent/proxy/plug"
 	"github.com/stentproxy/stent/proxy/token"
 )
@@ -21,7 +22,8 @@ type Table struct {
 	front     plug.Pipeline
 	pipelines map[string]plug.Pipeline
 	handler   http.Handler // front around the routing
-	// sets holds the header fields that a plug of any pipeline sets upward.
+	// sets holds the folded names of the header fields that a plug of any
+	// pipeline sets upward; false for those believed of trusted proxies.
 	sets map[string]bool
 	// polls says that some route has long poll.
 	polls bool
@@ -42,8 +44,13 @@ func NewTable(cfg *config.Config, env plug.Env) (*Table, error) {
 		p, err := plug.CompilePipeline(plugs, env)
 		errs = append(errs, config.Within(key, err))
 		t.keys = append(t.keys, p.Keys()...)
-		for _, field := range p.Sets() {
-			t.sets[http.CanonicalHeaderKey(field)] = true
+		for _, name := range p.Sets() {
+			t.sets[field.Fold(name)] = true
+		}
+		for _, name := range p.Believes() {
+			if name = field.Fold(name); !t.sets[name] {
+				t.sets[name] = false
+			}
 		}
 		return p
 	}

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/field"
 )
 
 // forwardAuth asks an HTTP service about each request. What it refuses, the
@@ -59,7 +60,8 @@ func forwardAuth(c *config.ForwardAuthPlug, env Env) (Compiled, error) {
 		if err := checkField(name); err != nil {
 			return Compiled{}, config.Within(fmt.Sprintf("set[%d]", i), err)
 		}
-		if name = http.CanonicalHeaderKey(name); slices.Contains(f.copied, name) {
+		name = http.CanonicalHeaderKey(name)
+		if slices.ContainsFunc(f.copied, func(copied string) bool { return field.Fold(copied) == field.Fold(name) }) {
 			return Compiled{}, config.Within(fmt.Sprintf("set[%d]", i), fmt.Errorf("%s can't be copied from clients, too, for it is dropped from them", name))
 		}
 		f.set = append(f.set, name)

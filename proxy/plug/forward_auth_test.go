@@ -322,6 +322,7 @@ func TestForwardAuthConfiguration(t *testing.T) {
 		"another scheme":    {URL: "ftp://a/"},
 		"own header":        {URL: "http://a/", Set: []string{"Stent-Session"}},
 		"copied and set":    {URL: "http://a/", Set: []string{"cookie"}, Headers: []string{"Cookie"}},
+		"copied and spelt":  {URL: "http://a/", Set: []string{"X_User"}, Headers: []string{"X-User"}},
 		"copied connection": {URL: "http://a/", Headers: []string{"Connection"}},
 		"id of no header":   {URL: "http://a/", ID: "{a b}"},
 	} {

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/field"
 )
 
 // headers sets and removes header fields of what is sent up and of what is
@@ -31,8 +32,8 @@ func headers(c *config.HeadersPlug, _ Env) (Compiled, error) {
 	return Compiled{Wrap: wrap, Sets: slices.Sorted(maps.Keys(c.Request.Set))}, nil
 }
 
-// editor returns the function that makes the change: first it removes, then
-// it sets.
+// editor returns the function that makes the change: first it removes, with
+// an "_" in the name or a "-", then it sets.
 func editor(c config.HeaderChange) (func(http.Header), error) {
 	set := make(map[string]string, len(c.Set))
 	for name, value := range c.Set {
@@ -44,16 +45,16 @@ func editor(c config.HeaderChange) (func(http.Header), error) {
 		}
 		set[http.CanonicalHeaderKey(name)] = value
 	}
-	remove := make([]string, len(c.Remove))
+	remove := make(map[string]bool, len(c.Remove))
 	for i, name := range c.Remove {
 		if err := checkField(name); err != nil {
 			return nil, config.Within(fmt.Sprintf("remove[%d]", i), err)
 		}
-		remove[i] = http.CanonicalHeaderKey(name)
+		remove[field.Fold(name)] = true
 	}
 	return func(h http.Header) {
-		for _, name := range remove {
-			delete(h, name)
+		if len(remove) > 0 {
+			maps.DeleteFunc(h, func(name string, _ []string) bool { return remove[field.Fold(name)] })
 		}
 		for name, value := range set {
 			h[name] = []string{value}

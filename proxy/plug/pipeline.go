@@ -61,6 +61,16 @@ func (p Pipeline) Sets() []string {
 	return sets
 }
 
+// Believes returns the header fields that the plugs set upward unless a
+// trusted proxy has.
+func (p Pipeline) Believes() []string {
+	var believes []string
+	for _, c := range p {
+		believes = append(believes, c.Believes...)
+	}
+	return believes
+}
+
 // Keys returns the key sets that the plugs need.
 func (p Pipeline) Keys() []*token.Set {
 	var sets []*token.Set

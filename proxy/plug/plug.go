@@ -42,6 +42,9 @@ type Compiled struct {
 	// dropped from every client's request at the door, on all routes, so that
 	// a backend may believe them.
 	Sets []string
+	// Believes names the fields that the plug sets upward, too, but takes over
+	// from trusted proxies: they are dropped from all others.
+	Believes []string
 	// Keys is the key set that the plug needs; nil is none.
 	Keys *token.Set
 }

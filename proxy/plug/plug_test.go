@@ -289,12 +289,12 @@ func TestSecureHeadersFillIn(t *testing.T) {
 
 func TestHeadersBothWays(t *testing.T) {
 	p := compile(t, "headers", &config.HeadersPlug{
-		Request:  config.HeaderChange{Set: map[string]string{"x-tenant": "acme"}, Remove: []string{"cookie"}},
+		Request:  config.HeaderChange{Set: map[string]string{"x-tenant": "acme"}, Remove: []string{"cookie", "x-debug", "X_Level"}},
 		Response: config.HeaderChange{Set: map[string]string{"server": "stent"}, Remove: []string{"x-powered-by"}},
 	}, Env{})
 	r, info := request("GET", "/")
 	status(p.Wrap(ok(nil)), r)
-	up := http.Header{"Cookie": {"a=b"}, "X-Tenant": {"x", "y"}, "Accept": {"*/*"}}
+	up := http.Header{"Cookie": {"a=b"}, "X-Debug": {"1"}, "X_debug": {"1"}, "X-Level": {"1"}, "X_Level": {"1"}, "X-Tenant": {"x", "y"}, "Accept": {"*/*"}}
 	info.ApplyRequest(up)
 	if len(up) != 2 || len(up["X-Tenant"]) != 1 || up.Get("X-Tenant") != "acme" {
 		t.Errorf("sent up %v", up)

@@ -39,8 +39,7 @@ func requestID(c *config.RequestIDPlug, _ Env) (Compiled, error) {
 			next.ServeHTTP(w, r)
 		})
 	}
-	// The field is not among Sets: a trusted proxy's id would never be seen.
-	return Compiled{Wrap: wrap}, nil
+	return Compiled{Wrap: wrap, Believes: []string{name}}, nil
 }
 
 // validRequestID says whether id can stand in a header field and a log line.
