@@ -57,10 +57,13 @@ func (t *Table) poll(w http.ResponseWriter, r *http.Request) (http.ResponseWrite
 
 // stepsAside says whether the session of a long-poll request would reach a
 // path, that of the WebSocket, which belongs to a route with pipelines that
-// the long-poll path does not go through.
+// the long-poll path does not go through, or may be read as such a one.
 func (t *Table) stepsAside(e *Endpoint, r *http.Request) bool {
 	other, problem := t.Match(longpoll.Handshake(r))
-	return problem == nil && other != e && other.guards(e)
+	if problem != nil {
+		return problem.Status == http.StatusBadRequest // else it is nobody's
+	}
+	return other.guards(e)
 }
 
 // servePoll serves a request on the endpoint's long-poll path. A session's
