@@ -553,6 +553,26 @@ func TestForwardStalledBody(t *testing.T) {
 	<-f.released
 }
 
+// A body that is proxied has longer than a handshake, and so has what follows
+// on its connection.
+func TestForwardSlowBody(t *testing.T) {
+	const handshake = 30 * time.Millisecond
+	base := backend(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
+	f := mustForward(t, config.Route{Path: "/*"}, base, nil)
+	f.limits.HandshakeTimeout = config.Duration(handshake)
+	c := dialed(t, f.Listener)
+	in := bufio.NewReader(c)
+	for range 3 {
+		io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+		<-time.After(3 * handshake) // longer than a handshake: this is what is tested
+		io.WriteString(c, "def")
+		if got, body := readStatus(t, in); got != 200 || body != "abcdef" {
+			t.Fatalf("got %d %q", got, body)
+		}
+		<-time.After(3 * handshake)
+	}
+}
+
 // The deadline of a body must not end the wait for its answer.
 func TestForwardSlowAnswer(t *testing.T) {
 	const stall = 30 * time.Millisecond

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // neighbours is what the listeners of one proxy know of each other.
@@ -47,6 +48,11 @@ func introduce(listeners []*Listener) {
 func (l *Listener) front(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		growStack()
+		if r.Body != http.NoBody {
+			// Whoever reads the body gives it its own time. Where nobody does,
+			// net/http wants it before it lets an answer out.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(l.limits.HandshakeTimeout.Std()))
+		}
 		switch {
 		case r.TLS != nil:
 			next.ServeHTTP(w, r)

@@ -156,6 +156,44 @@ func TestListenerSlowHeader(t *testing.T) {
 	}
 }
 
+// A body that never comes does not hold up an answer that does not need it.
+func TestListenerSlowBody(t *testing.T) {
+	table := mustTable(t, &config.Config{
+		Pipelines: map[string][]config.Plug{"members": {{Name: "ip", Config: &config.IPPlug{Allow: []config.CIDR{{Prefix: netip.MustParsePrefix("192.0.2.0/24")}}}}}},
+		Routes: []config.Route{
+			{Path: "/members", PipeThrough: []string{"members"}},
+			{Path: "/get", Methods: []string{"GET"}},
+			{Path: "/open"},
+		},
+	})
+	limits := testLimits()
+	limits.HandshakeTimeout = config.Duration(100 * time.Millisecond)
+	l := mustListen(t, config.Listener{}, limits, &Door{Table: func() *Table { return table }, Log: zap.NewNop()})
+	serve(t, l)
+	for _, tt := range []struct {
+		line, body string
+		want       int
+	}{
+		{"POST /none", "Content-Length: 10\r\n\r\n", 404},
+		{"POST /get", "Content-Length: 10\r\n\r\nabc", 405},
+		{"POST /members", "Transfer-Encoding: chunked\r\n\r\n5\r\nab", 403},
+		{"GET /open", "Content-Length: 10\r\n\r\n", 200},
+		{"POST /open", "Expect: 100-continue\r\nContent-Length: 10\r\n\r\n", 200},
+	} {
+		t.Run(tt.line, func(t *testing.T) {
+			c := dialed(t, l)
+			io.WriteString(c, tt.line+" HTTP/1.1\r\nHost: a\r\n"+tt.body)
+			in := bufio.NewReader(c)
+			if got, _ := readStatus(t, in); got != tt.want {
+				t.Errorf("status %d, want %d", got, tt.want)
+			}
+			if _, err := in.ReadByte(); !errors.Is(err, io.EOF) {
+				t.Errorf("then %v, want the end of the connection", err)
+			}
+		})
+	}
+}
+
 func TestListenerHeaderSize(t *testing.T) {
 	const size = 8 << 10
 	limits := testLimits()
