@@ -119,7 +119,8 @@ func (t *Table) route(w http.ResponseWriter, r *http.Request) {
 
 // Match returns the first endpoint that has the request's path, host and
 // method. It refuses a path that a backend might read as one of an earlier
-// endpoint, where that would step past a pipeline.
+// endpoint, where that would step past a pipeline, and a Host that would do so
+// where a proxy names another host.
 func (t *Table) Match(r *http.Request) (*Endpoint, *Problem) {
 	raw, _, ok := rawTarget(r)
 	if !ok {
@@ -129,21 +130,30 @@ func (t *Table) Match(r *http.Request) (*Endpoint, *Problem) {
 	if !ok {
 		return nil, badRequest("the path is malformed, or has segments that a backend may read as another path")
 	}
-	host := plug.From(r).Host
-	if host == "" {
-		host = r.Host
+	sent := hostName(r.Host)
+	host := sent
+	if asked := plug.From(r).Host; asked != "" {
+		host = hostName(asked)
 	}
-	host = hostName(host)
+	e, problem := t.find(path, host, r.Method)
+	if problem == nil && sent != host && e.Route.HostHeader != config.HostTarget && t.crosses(e, path, sent, r.Method) {
+		return nil, badRequest("the Host is that of a route with pipelines that the route of X-Forwarded-Host does not go through")
+	}
+	return e, problem
+}
+
+// find is Match for a decoded path and the name of a host.
+func (t *Table) find(path, host, method string) (*Endpoint, *Problem) {
 	var allow []string
 	for i, e := range t.Endpoints {
 		if !e.host.match(host) || !e.path.match(path) {
 			continue
 		}
-		if !e.hasMethod(r.Method) {
+		if !e.hasMethod(method) {
 			allow = append(allow, e.Route.Methods...)
 			continue
 		}
-		if stepsPast(t.Endpoints[:i], e, path, host, r.Method) {
+		if stepsPast(t.Endpoints[:i], e, path, host, method) {
 			return nil, badRequest("a backend may read the path as that of another route")
 		}
 		return e, nil
@@ -153,6 +163,17 @@ func (t *Table) Match(r *http.Request) (*Endpoint, *Problem) {
 		return nil, methodNotAllowed(slices.Compact(allow))
 	}
 	return nil, notFound()
+}
+
+// crosses says whether a backend that goes by the Host, which is sent up as it
+// came, might take a request to e for one to an endpoint of that host, with a
+// pipeline that e does not have.
+func (t *Table) crosses(e *Endpoint, path, host, method string) bool {
+	other, problem := t.find(path, host, method)
+	if problem == nil {
+		return other.guards(e)
+	}
+	return problem.Status == http.StatusBadRequest || stepsPast(t.Endpoints, e, path, host, method)
 }
 
 // stepsPast says whether a backend might read the path as one that belongs to

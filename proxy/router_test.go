@@ -185,6 +185,50 @@ func TestMatchKeepsGuards(t *testing.T) {
 	}
 }
 
+// A proxy that passes X-Forwarded-Host on must not let a client choose the
+// open route by it, and the guarded host of the backend by Host.
+func TestMatchKeepsGuardsOfHosts(t *testing.T) {
+	cfg := guardedRoutes()
+	cfg.Routes = nil
+	cfg.Scopes = []config.Scope{
+		{Host: "admin.test", PipeThrough: []string{"auth"}, Routes: []config.Route{{Path: "/page"}, {Path: "/deep/*", Methods: []string{"GET"}}}},
+		{Host: "public.test", Routes: []config.Route{{Path: "/target/*", HostHeader: config.HostTarget}, {Path: "/*"}}},
+		{Host: "other.test", Routes: []config.Route{{Path: "/*"}}},
+	}
+	table := mustTable(t, cfg)
+	for _, tt := range []struct{ method, host, forwarded, target, want string }{
+		{"GET", "admin.test", "", "/page", "/page"},
+		{"GET", "public.test", "", "/page", "/*"},
+		{"GET", "public.test", "admin.test", "/page", "/page"},
+		{"GET", "public.test:80", "Public.Test", "/page", "/*"},
+		{"GET", "admin.test", "public.test", "/page", "400"},
+		{"GET", "Admin.Test.:4000", "public.test", "/page", "400"},
+		{"GET", "admin.test", "public.test", "/page/", "400"},
+		{"GET", "admin.test", "public.test", "/;x/deep/y", "400"},
+		{"POST", "admin.test", "public.test", "/page", "400"},
+		{"POST", "admin.test", "public.test", "/deep", "/*"},
+		{"GET", "admin.test", "public.test", "/elsewhere", "/*"},
+		{"GET", "admin.test", "public.test", "/target/page", "/target/*"},
+		{"GET", "other.test", "public.test", "/page", "/*"},
+		{"GET", "internal", "public.test", "/page", "/*"},
+		{"GET", "", "public.test", "/page", "/*"},
+	} {
+		t.Run(strings.Join([]string{tt.method, tt.host, tt.forwarded, tt.target}, " "), func(t *testing.T) {
+			r := requestFor(tt.method, tt.host, tt.target)
+			e, problem := table.Match(plug.With(r, &plug.Info{Host: tt.forwarded}))
+			got := ""
+			if problem != nil {
+				got = fmt.Sprint(problem.Status)
+			} else {
+				got = e.Pattern
+			}
+			if got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestTableServes(t *testing.T) {
 	table := mustTable(t, &config.Config{
 		Endpoint:  []config.Plug{{Name: "request_id"}, {Name: "head"}},
