@@ -33,6 +33,9 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer d.refused(answer, r, info)
 	}
 	defer d.leave(answer, r, info)
+	if closesAfter(r) { // whoever answers
+		answer.Header().Set("Connection", "close")
+	}
 	table.ServeHTTP(answer, r)
 }
 

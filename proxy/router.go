@@ -96,9 +96,6 @@ func (t *Table) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (t *Table) route(w http.ResponseWriter, r *http.Request) {
-	if closesAfter(r) {
-		w.Header().Set("Connection", "close")
-	}
 	problem := checkForm(r)
 	if problem != nil {
 		problem.ServeHTTP(w, r)

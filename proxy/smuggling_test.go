@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"slices"
@@ -373,6 +374,41 @@ func TestSmuggling(t *testing.T) {
 			}
 			if t.Failed() {
 				t.Logf("heads: %q", heads)
+			}
+		})
+	}
+}
+
+// Nor does what follows such a request reach anybody where a plug has answered
+// it.
+func TestSmugglingPastPlugs(t *testing.T) {
+	auth := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+	t.Cleanup(auth.Close)
+	for name, tt := range map[string]struct {
+		route, top string
+		want       int
+	}{
+		"before routing":    {"", "endpoint: [{redirect: {to: \"https://stent.test{uri}\", status: 308}}]", 308},
+		"a problem":         {"pipe_through: [p]", "pipelines: {p: [{ip: {allow: [192.0.2.0/24]}}]}", 403},
+		"another's refusal": {"pipe_through: [p]", "pipelines: {p: [{forward_auth: {url: \"" + auth.URL + "\"}}]}", 418},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t, tt.route, tt.top, nil)
+			for _, send := range []string{
+				post + "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden,
+				"POST /first HTTP/1.0\r\nHost: stent.test\r\nConnection: keep-alive\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden,
+			} {
+				c := s.dial()
+				c.say(send)
+				c.SetReadDeadline(time.Now().Add(patience))
+				if got, _ := readStatus(t, c.in); got != tt.want {
+					t.Errorf("got %d, want %d", got, tt.want)
+				}
+				if resp, err := http.ReadResponse(c.in, nil); err == nil {
+					t.Errorf("then got %s", resp.Status)
+				} else if ending(err) == "silence" {
+					t.Error("the connection stays open")
+				}
 			}
 		})
 	}

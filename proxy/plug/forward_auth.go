@@ -250,11 +250,15 @@ func (f *forward) send(ctx context.Context, header http.Header) (*verdict, error
 // refuse gives the client the service's answer.
 func (v *verdict) refuse(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
+	last := h.Get("Connection") == "close"
 	clear(h)
 	for name, values := range v.header {
 		h[name] = slices.Clone(values)
 	}
 	From(r).ApplyResponse(h)
+	if last {
+		h.Set("Connection", "close")
+	}
 	if v.status == http.StatusNoContent || v.status == http.StatusNotModified {
 		w.WriteHeader(v.status)
 		return
