@@ -29,6 +29,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	table := d.Table()
 	r, info := admit(r, trustedProxies(r), table.sets)
 	answer := plug.Observe(w)
+	answer.Info = info
 	if d.Refused != nil && plug.AsksWebSocket(r) {
 		defer d.refused(answer, r, info)
 	}

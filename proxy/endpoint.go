@@ -58,7 +58,8 @@ func newEndpoint(f config.FlatRoute, plugs plug.Pipeline) (*Endpoint, error) {
 
 // ServeHTTP runs the plugs of the endpoint's pipelines, then Serve.
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	plug.From(r).Route = e.Pattern
+	info := plug.From(r)
+	info.Route, info.Stall = e.Pattern, e.Route.Timeouts.Write.Std()
 	if call := pollOf(r); call != nil && e.Route.Longpoll {
 		e.servePoll(w, r, call)
 		return

@@ -109,7 +109,7 @@ func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 		},
 	}
-	proxy.ServeHTTP(newPacedWriter(w, f.endpoint.Route.Timeouts.Write.Std()), r)
+	proxy.ServeHTTP(w, r)
 }
 
 // at returns out as it goes to a target whose URLs begin with base.

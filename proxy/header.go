@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/stentproxy/stent/config"
 	"github.com/stentproxy/stent/proxy/field"
 	"github.com/stentproxy/stent/proxy/plug"
 )
@@ -15,7 +16,7 @@ import (
 // drops the header fields that no client, or no untrusted one, may send: sets
 // are a Table's. It returns r with its Info.
 func admit(r *http.Request, trusted []netip.Prefix, sets map[string]bool) (*http.Request, *plug.Info) {
-	info := &plug.Info{Peer: peerOf(r), Scheme: "http", Host: r.Host}
+	info := &plug.Info{Peer: peerOf(r), Scheme: "http", Host: r.Host, Stall: config.DefaultTimeouts().Write.Std()}
 	if r.TLS != nil {
 		info.Scheme = "https"
 	}

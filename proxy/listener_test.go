@@ -407,6 +407,45 @@ func TestDoor(t *testing.T) {
 	}
 }
 
+// A client that takes nothing does not hold what stent itself answers.
+func TestDoorStalledReader(t *testing.T) {
+	folder := t.TempDir()
+	file, err := os.Create(filepath.Join(folder, "large"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := file.Truncate(1 << 30); err != nil { // of zeros that are nowhere
+		t.Fatal(err)
+	}
+	table := mustTable(t, &config.Config{
+		Pipelines: map[string][]config.Plug{
+			"files": {{Name: "static", Config: &config.StaticPlug{At: "/", From: folder}}},
+			"none":  {{Name: "ip", Config: &config.IPPlug{Allow: []config.CIDR{{Prefix: netip.MustParsePrefix("192.0.2.0/24")}}}}},
+		},
+		Routes: []config.Route{
+			{Path: "/large", PipeThrough: []string{"files"}, Timeouts: config.Timeouts{Write: config.Duration(100 * time.Millisecond)}},
+			{Path: "/refused", PipeThrough: []string{"none"}, Timeouts: config.Timeouts{Write: config.Duration(100 * time.Millisecond)}},
+		},
+	})
+	l := mustListen(t, config.Listener{}, testLimits(), &Door{Table: func() *Table { return table }, Log: zap.NewNop()})
+	serve(t, l)
+	for _, path := range []string{"/large", "/refused"} {
+		t.Run(path, func(t *testing.T) {
+			c := dialed(t, l)
+			for {
+				_, err := io.WriteString(c, strings.Repeat("GET "+path+" HTTP/1.1\r\nHost: a\r\n\r\n", 100))
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Error("the connection stays open")
+				}
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+}
+
 // Whoever takes the Info ends it.
 func TestDoorLeavesSessionsAlone(t *testing.T) {
 	table := mustTable(t, &config.Config{Routes: []config.Route{{Path: "/*"}}})

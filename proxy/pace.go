@@ -78,28 +78,3 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 // Close does nothing. A target that can't be connected to closes the body that
 // the next one gets; net/http closes the client's.
 func (b *pacedBody) Close() error { return nil }
-
-// pacedWriter gives up a client that takes no data for longer than stall.
-// net/http clears the deadline after the request.
-type pacedWriter struct {
-	http.ResponseWriter
-	client *http.ResponseController
-	stall  time.Duration
-}
-
-// newPacedWriter returns w where stall is 0, which means never.
-func newPacedWriter(w http.ResponseWriter, stall time.Duration) http.ResponseWriter {
-	if stall == 0 {
-		return w
-	}
-	return &pacedWriter{w, http.NewResponseController(w), stall}
-}
-
-// Write implements http.ResponseWriter.
-func (w *pacedWriter) Write(p []byte) (int, error) {
-	_ = w.client.SetWriteDeadline(time.Now().Add(w.stall))
-	return w.ResponseWriter.Write(p)
-}
-
-// Unwrap gives http.ResponseController the rest of the writer's abilities.
-func (w *pacedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -288,6 +289,20 @@ func TestRefusalIsStreamed(t *testing.T) {
 			s.checkBooks(t)
 		})
 	}
+}
+
+// A client that takes nothing of a refusal does not hold the upstream.
+func TestRefusalOfStalledReader(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, "timeouts: {write: 100ms}", "", nil)
+	s.dial().say(handshake("/"))
+	up := s.accept()
+	up.say("HTTP/1.1 401 Unauthorized\r\nConnection: close\r\n\r\n")
+	up.SetWriteDeadline(time.Now().Add(patience))
+	if _, err := io.Copy(up, patterned{}); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the upstream is held")
+	}
+	s.over()
 }
 
 // A client that leaves before its answer takes the dial with it.

@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"net"
 	"net/http"
+	"time"
 )
 
 // Answer is a ResponseWriter that knows what became of it.
 type Answer struct {
 	http.ResponseWriter
+	// Info says how long the client may take no data; nil is for ever.
+	Info *Info
 	// Status is the final status; 0 while there is none.
 	Status int
 	// Bytes counts the body.
@@ -35,17 +38,37 @@ func (a *Answer) WriteHeader(status int) {
 			h["Content-Type"] = nil
 		}
 	}
+	a.pace()
 	a.ResponseWriter.WriteHeader(status)
 }
+
+// pacedPart is what a client is given a stall's time for: a slow one may need
+// longer for all of a large body.
+const pacedPart = 32 << 10
 
 // Write implements http.ResponseWriter.
 func (a *Answer) Write(p []byte) (int, error) {
 	if a.Status == 0 {
 		a.WriteHeader(http.StatusOK)
 	}
-	n, err := a.ResponseWriter.Write(p)
-	a.Bytes += int64(n)
-	return n, err
+	written := 0
+	for {
+		a.pace()
+		n, err := a.ResponseWriter.Write(p[written:min(written+pacedPart, len(p))])
+		a.Bytes += int64(n)
+		if written += n; err != nil || written == len(p) {
+			return written, err
+		}
+	}
+}
+
+// pace sets the time by which the client has to take what is written next.
+// net/http clears it after the request, and who hijacks does.
+func (a *Answer) pace() {
+	if a.Info != nil && a.Info.Stall > 0 {
+		// A writer that has no deadlines is not a client that could stall.
+		_ = http.NewResponseController(a.ResponseWriter).SetWriteDeadline(time.Now().Add(a.Info.Stall))
+	}
 }
 
 // Hijack implements http.Hijacker.

@@ -35,6 +35,9 @@ type Info struct {
 	// Route is the joined pattern of the request's route; empty before
 	// routing.
 	Route string
+	// Stall is how long the client may take no data of an answer; 0 is for
+	// ever. It is the route's once that is known.
+	Stall time.Duration
 	// ID is the socket id ("user_socket:42") that an auth plug gave; before,
 	// or without one, the name in the client's certificate.
 	ID string
