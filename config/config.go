@@ -121,7 +121,8 @@ type Tracing struct {
 type Limits struct {
 	// Sessions is how many may be open at once.
 	Sessions int `yaml:"sessions"`
-	// SessionsPerIP is how many one client address may have open.
+	// SessionsPerIP is how many one client address may have open; an IPv6
+	// address counts as its /64.
 	SessionsPerIP int `yaml:"sessions_per_ip"`
 	// HandshakesPerSecond is the rate of new sessions.
 	HandshakesPerSecond float64 `yaml:"handshakes_per_second"`

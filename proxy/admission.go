@@ -21,10 +21,10 @@ type admission struct {
 	limits     config.Limits
 	handshakes *rate.Limiter // nil: no limit
 	sessions   int
-	byIP       map[netip.Addr]int
+	byIP       map[netip.Prefix]int
 }
 
-func newAdmission() *admission { return &admission{byIP: make(map[netip.Addr]int)} }
+func newAdmission() *admission { return &admission{byIP: make(map[netip.Prefix]int)} }
 
 // set puts limits into force. Sessions above a lower limit stay.
 func (a *admission) set(l config.Limits) {
@@ -46,13 +46,14 @@ func (a *admission) enter(info *plug.Info) *Problem {
 		info.Limit = "memory"
 		return unavailable("the proxy is short of memory").Set("Retry-After", "5")
 	}
+	network := plug.Network(info.ClientIP)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
 	case a.limits.Sessions > 0 && a.sessions >= a.limits.Sessions:
 		info.Limit = "sessions"
 		return unavailable("the proxy has all the sessions it may have").Set("Retry-After", "5")
-	case a.limits.SessionsPerIP > 0 && a.byIP[info.ClientIP] >= a.limits.SessionsPerIP:
+	case a.limits.SessionsPerIP > 0 && a.byIP[network] >= a.limits.SessionsPerIP:
 		info.Limit = "sessions_per_ip"
 		return tooManyRequests("too many sessions are open for this address")
 	case a.handshakes != nil && !a.handshakes.Allow():
@@ -60,17 +61,17 @@ func (a *admission) enter(info *plug.Info) *Problem {
 		return unavailable("too many handshakes at once").Set("Retry-After", "1")
 	}
 	a.sessions++
-	a.byIP[info.ClientIP]++
-	info.OnEnd(func() { a.leave(info.ClientIP) })
+	a.byIP[network]++
+	info.OnEnd(func() { a.leave(plug.Network(info.ClientIP)) })
 	return nil
 }
 
-func (a *admission) leave(ip netip.Addr) {
+func (a *admission) leave(network netip.Prefix) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.sessions--
-	if a.byIP[ip]--; a.byIP[ip] <= 0 {
-		delete(a.byIP, ip)
+	if a.byIP[network]--; a.byIP[network] <= 0 {
+		delete(a.byIP, network)
 	}
 }
 

@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/plug"
 )
 
 // refusal is a handshake that becomes no session.
@@ -233,6 +237,34 @@ func checkProblem(t *testing.T, resp *http.Response, body []byte) {
 	}
 	if strings.Contains(string(body), "secret") {
 		t.Errorf("the body says too much: %s", body)
+	}
+}
+
+// Who has one address of an IPv6 network has them all.
+func TestSessionsPerIPOfNetworks(t *testing.T) {
+	for _, tt := range []struct {
+		first, second string
+		admitted      bool
+	}{
+		{"192.0.2.1", "192.0.2.1", false},
+		{"192.0.2.1", "192.0.2.2", true},
+		{"192.0.2.1", "::ffff:192.0.2.1", false},
+		{"2001:db8::1", "2001:db8::ffff:2", false},
+		{"2001:db8::1", "2001:db8:0:1::1", true},
+	} {
+		a := newAdmission()
+		a.set(config.Limits{SessionsPerIP: 1})
+		first, second := &plug.Info{ClientIP: netip.MustParseAddr(tt.first)}, &plug.Info{ClientIP: netip.MustParseAddr(tt.second)}
+		if problem := a.enter(first); problem != nil {
+			t.Fatal(problem)
+		}
+		if problem := a.enter(second); (problem == nil) != tt.admitted {
+			t.Errorf("%s after %s: got %v, want it admitted %v", tt.second, tt.first, problem, tt.admitted)
+		}
+		first.End()
+		if problem := a.enter(&plug.Info{ClientIP: first.ClientIP}); problem != nil {
+			t.Errorf("%s after its end: %v", tt.first, problem)
+		}
 	}
 }
 

@@ -72,7 +72,7 @@ func limit(c *config.LimitPlug, env Env) (Compiled, error) {
 func limitKey(by string, env Env) (func(*http.Request) string, error) {
 	switch by {
 	case "ip":
-		return func(r *http.Request) string { return addressKey(From(r).ClientIP) }, nil
+		return func(r *http.Request) string { return Network(From(r).ClientIP).String() }, nil
 	case "id":
 		return func(r *http.Request) string { return short(From(r).ID) }, nil
 	case "route":
@@ -89,16 +89,17 @@ func limitKey(by string, env Env) (func(*http.Request) string, error) {
 	return func(r *http.Request) string { return short(strings.Join(r.Header[field], ",")) }, nil
 }
 
-// addressKey is what counts as one address: of IPv6 that is the network of
-// one link, which who has one address of it can choose any other in (RFC 4291
+// Network is what counts as one address: of IPv6 that is the network of one
+// link, which who has one address of it can choose any other in (RFC 4291
 // section 2.5.4).
-func addressKey(addr netip.Addr) string {
-	if addr = addr.Unmap(); addr.Is6() {
-		if link, err := addr.Prefix(64); err == nil {
-			return link.String()
-		}
+func Network(addr netip.Addr) netip.Prefix {
+	addr = addr.Unmap()
+	bits := addr.BitLen()
+	if addr.Is6() {
+		bits = 64
 	}
-	return addr.String()
+	network, _ := addr.Prefix(bits) // of no address there is none
+	return network
 }
 
 // short bounds the memory that a client's own key can claim.
