@@ -50,6 +50,8 @@ func TestTokenPlaces(t *testing.T) {
 		{name: "Authorization of another kind", from: "header:Authorization", header: header{"Authorization": "Basic YTpi"}, want: 401},
 		{name: "another header", from: "header:X-Token", header: header{"X-Token": good}, want: 200},
 		{name: "another header with a scheme", from: "header:X-Token", header: header{"X-Token": "Bearer " + good}, want: 200},
+		{name: "another header of underscores", from: "header:X_Token", header: header{"X_Token": good}, want: 200},
+		{name: "two headers to some", from: "header:X-Token", header: header{"X-Token": good, "X_Token": "x"}, want: 401},
 		{name: "the query", from: "query:token", target: "/x?vsn=2.0.0&token=" + good + "&a=%20+;b", want: 200, query: "vsn=2.0.0&a=%20+;b"},
 		{name: "the query alone", from: "query:token", target: "/x?token=" + good, want: 200},
 		{name: "the query, encoded", from: "query:to ken", target: "/x?to%20ken=" + strings.ReplaceAll(good, ".", "%2E"), want: 200},

@@ -26,7 +26,7 @@ func newTokenSource(s string) (tokenSource, error) {
 		if strings.ContainsFunc(source.Name, func(c rune) bool { return !isTokenChar(c) }) {
 			return tokenSource{}, fmt.Errorf("%q is not a header field name", source.Name)
 		}
-		source.Name = http.CanonicalHeaderKey(source.Name)
+		source.Name = field.Fold(source.Name)
 	}
 	return tokenSource{source}, nil
 }
@@ -36,9 +36,14 @@ func (s tokenSource) find(r *http.Request) []string {
 	var found []string
 	switch s.Kind {
 	case config.FromHeader:
-		for _, line := range r.Header[s.Name] {
-			if t := s.inHeader(line); t != "" {
-				found = append(found, t)
+		for name, lines := range r.Header {
+			if !s.isField(name) {
+				continue
+			}
+			for _, line := range lines {
+				if t := s.inHeader(line); t != "" {
+					found = append(found, t)
+				}
 			}
 		}
 	case config.FromQuery:
@@ -61,6 +66,10 @@ func (s tokenSource) find(r *http.Request) []string {
 	}
 	return found
 }
+
+// isField says whether a field is that of the token, or one that the upstream
+// may take for it.
+func (s tokenSource) isField(name string) bool { return field.Fold(name) == s.Name }
 
 // inHeader is the token in a line of the header. Authorization has it behind
 // its scheme (RFC 6750 section 2.1), other headers may.
@@ -94,13 +103,18 @@ func (s tokenSource) told(r *http.Request) string {
 func (s tokenSource) remove(h http.Header) {
 	switch s.Kind {
 	case config.FromHeader:
-		var rest []string
-		for _, line := range h[s.Name] {
-			if s.inHeader(line) == "" {
-				rest = append(rest, line)
+		for name, lines := range h {
+			if !s.isField(name) {
+				continue
 			}
+			var rest []string
+			for _, line := range lines {
+				if s.inHeader(line) == "" {
+					rest = append(rest, line)
+				}
+			}
+			replace(h, name, rest)
 		}
-		replace(h, s.Name, rest)
 	case config.FromCookie:
 		var rest []string
 		for _, line := range h["Cookie"] {
