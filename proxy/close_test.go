@@ -224,7 +224,7 @@ var clientEnds = []closeRow{
 		end: want{byClient, 1000, "bye", relay.ClientClosed},
 	},
 	{
-		name: "client closes and takes nothing more", route: hasty,
+		name: "client closes and takes nothing more", route: "timeouts: {close: 1s}", // in which its buffers fill
 		play: func(s *stage) {
 			s.upstream.mute = true
 			shrink(s.t, s.client)
