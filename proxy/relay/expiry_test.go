@@ -11,7 +11,7 @@ import (
 
 // A session ends when its token expires, whatever it is doing.
 func TestExpires(t *testing.T) {
-	const after = 400 * time.Millisecond
+	const after = 800 * time.Millisecond // by when an upstream is attached
 	leaving := func(t *testing.T, r *rig, c *peer) {
 		u := r.attach()
 		u.expect(closed(1001, ""))
