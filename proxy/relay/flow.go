@@ -110,6 +110,7 @@ func (f *flow) next(b []byte, t instant) (step, error) {
 			if f.pend.len() > 0 {
 				f.gather(b[:pos])
 				f.spent = true
+				st = f.rest(st, nil, 0, 0, t)
 				st.out, st.n, st.piece = f.pend.bytes(), pos, true
 				f.boundary(&st, len(st.out))
 				f.cutting = ev != frame.Final

@@ -434,6 +434,40 @@ func TestRateSlow(t *testing.T) {
 	})
 }
 
+// A message counts whichever of its fragments makes it too large to be
+// gathered.
+func TestRateSlowsFragments(t *testing.T) {
+	for name, sizes := range map[string][]int{
+		"none":  {10, 10},
+		"first": {100, 10},
+		"one":   {10, 100, 10},
+		"last":  {10, 100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var message []byte
+			op := frame.Text
+			for i, n := range sizes {
+				message = frame.AppendFrame(message, frame.Header{Fin: i == len(sizes)-1, Opcode: op}, make([]byte, n))
+				op = frame.Continuation
+			}
+			f, at := newFlow(64, false, false, 0), instant(1)
+			f.limit = newLimiter(Rate{Messages: 10, Burst: time.Second}, nil, at)
+			for range 1000 {
+				for b := message; len(b) > 0; {
+					st, err := f.next(b, at)
+					if err != nil {
+						t.Fatal(err)
+					}
+					b, at = b[st.n:], at.add(st.wait)
+				}
+			}
+			if took, want := time.Duration(at), 99*time.Second; took < want || took > want+time.Second {
+				t.Errorf("1000 messages took %s, want %s", took, want)
+			}
+		})
+	}
+}
+
 func TestRateDrop(t *testing.T) {
 	// Twice the rate for 100 s: half of it comes through, and the burst.
 	n, took, err := rated(t, Rate{Messages: 10, Burst: time.Second, OnLimit: DropMessage}, 10, 50*time.Millisecond, 2000)
