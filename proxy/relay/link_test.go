@@ -358,6 +358,40 @@ func TestMove(t *testing.T) {
 	})
 }
 
+// An upstream that was told that it is left is not pinged any more, and so not
+// found silent.
+func TestMoveFromSilence(t *testing.T) {
+	onEachEngine(t, "silent", func(t *testing.T, s Session, p pair) {
+		t.Parallel()
+		const interval = 200 * time.Millisecond
+		s.Policy = newPolicy(func(p *Policy) {
+			holding(p)
+			p.Keepalive = Keepalive{interval, 2 * interval}
+			p.Timeouts.Close = 6 * interval
+		})
+		r := newRig(t, s, p, nil)
+		u, c := r.attach(), r.client
+		stop := make(chan struct{})
+		alive := background(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(interval / 2):
+					c.say(c.frame(true, frame.Pong, ""))
+				}
+			}
+		})
+		r.link.Move()
+		u.expect(closed(1001, ""))
+		if l := r.loss(); l.Cause != LossMoved {
+			t.Errorf("got %v, want LossMoved", l)
+		}
+		close(stop)
+		<-alive
+	})
+}
+
 // What an upstream has said before it is left is read to its end, however long
 // the client takes.
 func TestMoveBehindSlowClient(t *testing.T) {

@@ -141,6 +141,9 @@ func (l *Link) upstreamTick(up *leg) (next instant, loss *Loss, over bool) {
 		}
 		next = earliest(next, l.expiry)
 	}
+	if moving && up.said() {
+		return next, nil, false // no ping follows our close frame, and it has its time
+	}
 	due, silent := up.keepalive(l.Policy.Keepalive, t)
 	if silent {
 		if fare != nil {
