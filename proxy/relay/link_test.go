@@ -392,6 +392,38 @@ func TestMoveFromSilence(t *testing.T) {
 	})
 }
 
+// A client that closes while its upstream is being left gets its own close
+// frame back: what that upstream answers is not meant for it.
+func TestMoveCrossesClose(t *testing.T) {
+	onEachEngine(t, "close", func(t *testing.T, s Session, p pair) {
+		for mode, change := range map[string]func(*Policy){"relay": holding, "message": func(p *Policy) { holding(p); assembling(p) }} {
+			t.Run(mode, func(t *testing.T) {
+				s.Policy = newPolicy(change)
+				s.Inspector = inspector(func(Side, frame.Opcode, []byte) Result { return Result{} })
+				r := newRig(t, s, p, nil)
+				u, c := r.attach(), r.client
+				c.say(c.text("first"))
+				u.expect(text("first"))
+				r.link.Move()
+				u.expect(closed(1001, ""))
+				c.say(c.closing(4000, "bye"))
+				waitFor(t, func() bool {
+					r.link.mu.Lock()
+					defer r.link.mu.Unlock()
+					return r.link.farewell != nil
+				})
+				u.say(u.text("last"), u.closing(1001, ""))
+				c.expect(text("last"), closed(4000, "bye"))
+				u.Close()
+				r.over(ClientClosed)
+				if r.end.Code != 4000 || r.end.Reason != "bye" {
+					t.Errorf("ended with %d %q, want the client's own", r.end.Code, r.end.Reason)
+				}
+			})
+		}
+	})
+}
+
 // What an upstream has said before it is left is read to its end, however long
 // the client takes.
 func TestMoveBehindSlowClient(t *testing.T) {

@@ -329,7 +329,7 @@ func (l *Link) upstreamClosed(up *leg, payload []byte) (*Loss, bool) {
 	fare, moving := l.farewell, up.moving
 	l.mu.Unlock()
 	switch {
-	case fare != nil && fare.cause == ClientClosed && !l.Policy.Assemble:
+	case fare != nil && fare.cause == ClientClosed && !l.Policy.Assemble && !moving: // or it answers our own
 		l.client.closeWith(payload, false)
 		fare.end.Code, fare.end.Reason = code, string(reason)
 		l.End(fare.end)
