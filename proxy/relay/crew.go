@@ -53,12 +53,15 @@ func (j *job) look() {
 	}
 }
 
-// conclude carries out what was found of messages that were dispatched.
+// conclude carries out what was found of messages that were dispatched. A
+// client's waits, as those behind it do, until the upstream has taken what went
+// before: with a handler's answers between what is held, nobody could tell how
+// much of that was taken.
 func (st *seat) conclude() {
 	l := st.link
 	for _, from := range []Side{Client, Upstream} {
 		j := st.jobs[from]
-		if j == nil || !j.done.Load() {
+		if j == nil || !j.done.Load() || from == Client && st.behind() {
 			continue
 		}
 		st.jobs[from] = nil

@@ -1,6 +1,10 @@
 package relay
 
 import (
+	"bytes"
+	"fmt"
+	"io"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -131,6 +135,54 @@ func TestLossWhileHandlerLooks(t *testing.T) {
 			t.Errorf("lost by %v, want %v", l.Cause, LossStalled)
 		}
 	})
+}
+
+// What an upstream has taken is never sent again, though a handler's answer
+// to it stands between what was held and what was looked at meanwhile.
+func TestLossBehindAnswer(t *testing.T) {
+	const held, size, answer = 100, 1000, 64 << 10
+	came, release := make(chan struct{}), make(chan struct{})
+	i := inspector(func(from Side, _ frame.Opcode, data []byte) Result {
+		if from == Upstream {
+			return Result{Verdict: Reply, Type: frame.Text, Data: bytes.Repeat([]byte("a"), answer)}
+		}
+		if string(data) == "look" {
+			close(came)
+			<-release
+		}
+		return Result{}
+	})
+	r := newRig(t, Session{Loops: startLoops(t, 1), Inspector: i, Policy: newPolicy(func(p *Policy) { holding(p); assembling(p) })}, tcpPair, nil)
+	c := r.client
+	message := func(n int) string { return fmt.Sprintf("%03d", n) + strings.Repeat("h", size) }
+	for n := range held {
+		c.say(c.text(message(n)))
+	}
+	c.say(c.text("look"))
+	soon(t, came, "the last message is looked at")
+	own, far := tightPair()
+	defer far.Close()
+	r.next <- own
+	<-r.joined
+	far.Write(appendFrame(nil, frame.Text, []byte("ask"), false, 0))
+	waitFor(t, func() bool { return r.link.Weight() > 2*held*size+answer/2 })
+	close(release)
+	time.Sleep(50 * time.Millisecond) // what becomes of that message meanwhile is what is tested
+	if _, err := io.CopyN(io.Discard, far, int64(held/2*len(c.text(message(0))))); err != nil {
+		t.Fatal(err)
+	}
+	far.Close()
+	r.loss()
+	b := r.attach()
+	h, _ := b.next()
+	n, _ := strconv.Atoi(h.payload[:3])
+	if n < held/2 {
+		t.Fatalf("the next upstream got message %d, want none of the %d that the first has read", n, held/2)
+	}
+	for n++; n < held; n++ {
+		b.expect(text(message(n)))
+	}
+	b.expect(text("look"))
 }
 
 // busyInspector is one whose other call is under way, and returns when it is

@@ -258,10 +258,13 @@ func (st *seat) yield() {
 // clientRests reports whether the client is not to be read now.
 func (l *Link) clientRests() bool {
 	st := l.seat
-	if up := st.upstream; up != nil && up.sock.backlog.n > 0 && !up.failed {
-		return true
-	}
-	return st.silent || st.paused != 0 || l.full() || st.jobs[Client] != nil || l.client.sock.answered
+	return st.behind() || st.silent || st.paused != 0 || l.full() || st.jobs[Client] != nil || l.client.sock.answered
+}
+
+// behind reports whether the upstream has yet to take what went to it before.
+func (st *seat) behind() bool {
+	up := st.upstream
+	return up != nil && up.sock.backlog.n > 0 && !up.failed
 }
 
 // upstreamRests reports whether the upstream is not to be read now.
