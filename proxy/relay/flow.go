@@ -32,6 +32,7 @@ type flow struct {
 	dropping bool     // the current message is over the rate
 	paid     int64    // bytes of the current message that the rate has taken
 	moved    bool     // this step has paid for some
+	final    bool     // nothing is wanted behind the current message: it ends its step
 	spent    bool     // pend was the last step's and is done with
 	broken   bool     // the stream can't be read any more
 }
@@ -137,7 +138,7 @@ func (f *flow) next(b []byte, t instant) (step, error) {
 			done = pos
 			st.mark = mark{pos, pos}
 		}
-		if ev == frame.Final && f.limit != nil {
+		if ev == frame.Final && (f.limit != nil || f.final) {
 			return f.rest(st, b, pos, done, t), nil
 		}
 	}
@@ -301,7 +302,7 @@ func (f *flow) settle(t instant) {
 func (f *flow) reset() {
 	f.pend.reset()
 	f.weigh()
-	f.spent, f.cutting, f.dropping, f.broken, f.paid = false, false, false, false, 0
+	f.spent, f.cutting, f.dropping, f.final, f.broken, f.paid = false, false, false, false, false, 0
 	f.scan = frame.Scanner{Masked: f.scan.Masked, Rsv: f.scan.Rsv, Limit: f.scan.Limit}
 }
 

@@ -513,6 +513,120 @@ func TestMoveFromFlood(t *testing.T) {
 	})
 }
 
+// An upstream that is left inside a message which its client has a part of may
+// end that message, however long it takes, as long as it goes on.
+func TestMoveInsideDownload(t *testing.T) {
+	part := strings.Repeat("p", 200)
+	impatient := newPolicy(func(p *Policy) {
+		holding(p)
+		p.Timeouts.Close, p.Timeouts.Write = 100*time.Millisecond, 1500*time.Millisecond
+	})
+	begin := func(t *testing.T, s Session, p pair) (r *rig, u, c *peer) {
+		t.Parallel()
+		s.Policy = impatient
+		r = newRig(t, s, p, nil)
+		u, c = r.attach(), r.client
+		u.say(u.frame(false, frame.Binary, part))
+		waitFor(t, func() bool { return c.total.Load() > 0 })
+		r.link.Move()
+		u.expect(closed(1001, ""))
+		return r, u, c
+	}
+	onEachEngine(t, "it ends", func(t *testing.T, s Session, p pair) {
+		r, u, c := begin(t, s, p)
+		const parts = 40 // in more than timeouts.write
+		for range parts {
+			time.Sleep(50 * time.Millisecond)
+			u.say(u.frame(false, frame.Continuation, part))
+		}
+		u.say(u.frame(true, frame.Continuation, part), u.text("one more"))
+		c.expect(heard{frame.Binary, strings.Repeat(part, parts+2)})
+		if l := r.loss(); l.Cause != LossMoved {
+			t.Errorf("got %v, want LossMoved", l)
+		}
+		b := r.attach()
+		b.say(b.text("here I am"))
+		c.expect(text("here I am"))
+	})
+	onEachEngine(t, "the next begins at once", func(t *testing.T, s Session, p pair) {
+		r, u, c := begin(t, s, p)
+		flood := background(func() {
+			b := slices.Concat(u.frame(false, frame.Continuation, part), u.frame(true, frame.Continuation, part), u.frame(false, frame.Binary, part))
+			for {
+				if _, err := u.Write(b); err != nil {
+					return
+				}
+			}
+		})
+		stop := make(chan struct{})
+		read := background(func() {
+			for {
+				select {
+				case h, ok := <-c.got:
+					if !ok || h.payload != strings.Repeat(part, 3) {
+						t.Errorf("the client got %v, %v", h, ok)
+						return
+					}
+				case <-stop:
+					return
+				}
+			}
+		})
+		if l := r.loss(); l.Cause != LossMoved {
+			t.Errorf("got %v, want LossMoved", l)
+		}
+		u.Close()
+		<-flood
+		close(stop)
+		<-read
+	})
+	onEachEngine(t, "it stands still", func(t *testing.T, s Session, p pair) {
+		r, u, c := begin(t, s, p)
+		began := time.Now()
+		pings := background(func() { // which are nothing of the message
+			for {
+				time.Sleep(50 * time.Millisecond)
+				if _, err := u.Write(u.frame(true, frame.Ping, "alive")); err != nil {
+					return
+				}
+			}
+		})
+		c.expectReset()
+		if took := time.Since(began); took < impatient.Timeouts.Write/2 {
+			t.Errorf("it had %v, want timeouts.write", took)
+		}
+		r.over(UpstreamTorn)
+		<-pings
+	})
+	t.Run("its client is slow", func(t *testing.T) {
+		t.Parallel()
+		s := Session{Policy: impatient, Loops: startLoops(t, 1)} // on the pump it would have to take more at once
+		r := newRig(t, s, func(testing.TB) (own, peer net.Conn) {
+			own, peer = tightPair()
+			return own, slow{peer}
+		}, nil)
+		r.pair = tcpPair
+		u, c := r.attach(), r.client
+		long := strings.Repeat("l", 3*loopBuffer)
+		said := background(func() { u.say(u.text(long)) })
+		waitFor(t, func() bool { return c.total.Load() > 0 })
+		r.link.Move()
+		c.expect(text(long))
+		<-said
+		if l := r.loss(); l.Cause != LossMoved {
+			t.Errorf("got %v, want LossMoved", l)
+		}
+	})
+}
+
+// slow is a connection that is read at 20 KiB a second.
+type slow struct{ net.Conn }
+
+func (s slow) Read(p []byte) (int, error) {
+	time.Sleep(400 * time.Millisecond)
+	return s.Conn.Read(p[:min(len(p), 8<<10)])
+}
+
 // A rate that makes the client wait does not keep the rest of its session
 // waiting.
 func TestSlowedClient(t *testing.T) {

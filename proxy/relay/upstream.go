@@ -119,6 +119,10 @@ func (l *Link) upstreamTick(up *leg) (next instant, loss *Loss, over bool) {
 	case stuck:
 		return 0, &Loss{Cause: LossStalled}, false
 	case readBy != 0:
+		if t >= readBy && moving && !l.down.final && l.client.insideMessage() {
+			l.down.final = true
+			readBy = l.goOn(up, instant(up.heard.Load()))
+		}
 		if t >= readBy {
 			if moving {
 				return 0, &Loss{Cause: LossMoved}, false
@@ -163,15 +167,31 @@ func (l *Link) readOn(up *leg, t instant) instant {
 	return up.readBy
 }
 
+// goOn lets an upstream that is left, and whose time is up, end the message of
+// which the client has a part, while more of it comes within the grace.
+func (l *Link) goOn(up *leg, t instant) instant {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	up.readBy = t.add(l.grace())
+	return up.readBy
+}
+
+// grace is how long an upstream that is over may keep its session waiting
+// beside its own time.
+func (l *Link) grace() time.Duration { return max(l.Policy.Timeouts.Write, l.Policy.Timeouts.Close) }
+
 // excuse gives an upstream that is over the time back in which it was not
 // read, since what it had said before was not passed on yet. In all that is no
-// more than the client may take nothing for: it might never stop.
+// more than the client may take nothing for: it might never stop. Its last
+// message does.
 func (l *Link) excuse(up *leg, since, t instant) {
 	if up.timed.Load() {
 		l.mu.Lock()
-		left := max(l.Policy.Timeouts.Write, l.Policy.Timeouts.Close) - up.excused
-		more := min(time.Duration(t-since), left)
-		up.excused += more
+		more := time.Duration(t - since)
+		if !l.down.final {
+			more = min(more, l.grace()-up.excused)
+			up.excused += more
+		}
 		up.readBy = up.readBy.add(more)
 		l.mu.Unlock()
 	}
@@ -210,8 +230,16 @@ func (l *Link) fromUpstream(up *leg, b []byte) (rest []byte, loss *Loss, over bo
 			}
 			l.down.settle(t)
 		}
-		if len(st.out) > 0 && !l.toClient(up, st.out, st.mark) {
-			return nil, nil, true
+		if len(st.out) > 0 {
+			if !l.toClient(up, st.out, st.mark) {
+				return nil, nil, true
+			}
+			if l.down.final {
+				if !l.client.insideMessage() {
+					return nil, &Loss{Cause: LossMoved}, false
+				}
+				l.goOn(up, now())
+			}
 		}
 		if st.message != nil {
 			if err := l.message(Upstream, st.message, t); err == errRest {
