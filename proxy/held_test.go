@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,6 +85,27 @@ func TestHeldPongOfTheLost(t *testing.T) {
 		s.client.reply(sent{h: frame.Header{Fin: true, Opcode: frame.Pong}, payload: []byte("old")})
 		s.client.send(text("a"))
 		s.upstream.expect("text a")
+	})
+}
+
+// An upstream that is reached but finds no descriptor left is like one that is
+// not: the next is dialled.
+func TestHeldWithoutDescriptor(t *testing.T) {
+	staged(t, relayed, kept, func(t *testing.T, s *stage) {
+		s.open()
+		var tries atomic.Int32
+		fault := func(session *Session, at faultPoint) {
+			if at == faultAttach && tries.Add(1) == 1 {
+				session.upstream.Conn.Close() // it can't be duplicated, either
+			}
+		}
+		s.fault.Store(&fault)
+		next := s.hold()
+		s.client.send(text("held"))
+		s.resume(next)
+		next.rest()
+		s.next()
+		s.upstream.expect("text held")
 	})
 }
 

@@ -258,10 +258,10 @@ func (s *Session) again(ctx context.Context) error {
 			conn, err = s.redial(ctx)
 		}
 		if err == nil {
-			if s.resume(conn) {
-				return nil
-			}
-			return errEnded
+			err = s.resume(conn)
+		}
+		if err == nil {
+			return nil
 		}
 		switch {
 		case s.link.Ended() != nil:
@@ -385,9 +385,8 @@ func (s *Session) appendAttempt(b []byte) []byte {
 	return append(b, "\r\n"...)
 }
 
-// attach gives the Link a dialled upstream. It returns false when the
-// session has ended meanwhile.
-func (s *Session) attach(conn *upstream.Conn, header http.Header) bool {
+// attach gives the Link a dialled upstream. An error leaves it to be closed.
+func (s *Session) attach(conn *upstream.Conn, header http.Header) error {
 	var inflate, deflate bool
 	if s.route.extensions == extTerminate {
 		inflate, deflate = terminated(header)
@@ -399,23 +398,25 @@ func (s *Session) attach(conn *upstream.Conn, header http.Header) bool {
 	early := conn.Early
 	conn.Early = nil
 	s.proxy.fault(s, faultAttach)
-	if !s.link.Attach(conn.Conn, early, inflate, deflate) {
-		return false
+	if err := s.link.Attach(conn.Conn, early, inflate, deflate); err != nil {
+		return fmt.Errorf("attach upstream: %w", err)
 	}
 	conn.Conn = nil // the Link's
 	s.proxy.fault(s, faultAttached)
-	return true
+	return nil
 }
 
-// resume lets a held client go on with a new upstream.
-func (s *Session) resume(conn *upstream.Conn) bool {
+// resume lets a held client go on with a new upstream. An error is one of a
+// dial: that upstream is closed.
+func (s *Session) resume(conn *upstream.Conn) error {
 	header := conn.Response.Header
 	conn.Response = nil
-	if !s.attach(conn, header) {
-		return false
+	if err := s.attach(conn, header); err != nil {
+		s.closeUpstream()
+		return err
 	}
 	s.resumed()
-	return true
+	return nil
 }
 
 // resumed ends the hold of a client that has an upstream again.

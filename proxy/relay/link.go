@@ -232,9 +232,10 @@ func (l *Link) Start(conn net.Conn, early []byte) {
 
 // Attach gives the Link an upstream's connection. Where permessage-deflate
 // is terminated on it, inflate says that its messages may be compressed, and
-// deflate that ours may. It returns false, and leaves conn
-// to the caller, when the session has ended meanwhile.
-func (l *Link) Attach(conn net.Conn, early []byte, inflate, deflate bool) bool {
+// deflate that ours may. An error leaves conn to the caller: the session has
+// ended meanwhile, or it goes on without that upstream, for want of a
+// descriptor.
+func (l *Link) Attach(conn net.Conn, early []byte, inflate, deflate bool) error {
 	if l.seat != nil {
 		return l.seat.attach(conn, early, inflate, deflate)
 	}
@@ -243,7 +244,7 @@ func (l *Link) Attach(conn net.Conn, early []byte, inflate, deflate bool) bool {
 	l.mu.Lock()
 	if l.end != nil {
 		l.mu.Unlock()
-		return false
+		return errOver
 	}
 	l.upstream = up
 	l.mu.Unlock()
@@ -251,7 +252,7 @@ func (l *Link) Attach(conn net.Conn, early []byte, inflate, deflate bool) bool {
 	if l.client != nil {
 		l.client.wake() // it may hold something, or be about to
 	}
-	return true
+	return nil
 }
 
 // begin readies the upstream's flow for a new stream.

@@ -44,8 +44,8 @@ func echoBothWays(t *testing.T, p pair, policy *Policy, seed uint64) {
 	up, down := textless(randomStream(rnd, 60, 3000, true)), textless(randomStream(rnd, 60, 3000, false))
 	// Some of each stream is there before the Link is.
 	earlyUp, earlyDown := min(1000, len(up.bytes)), min(3000, len(down.bytes))
-	if !link.Attach(uOwn, down.bytes[:earlyDown], false, false) {
-		t.Fatal("not attached")
+	if err := link.Attach(uOwn, down.bytes[:earlyDown], false, false); err != nil {
+		t.Fatal(err)
 	}
 	link.Start(cOwn, up.bytes[:earlyUp])
 	var ends sync.WaitGroup

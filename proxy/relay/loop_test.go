@@ -70,8 +70,9 @@ func serveLink(l *Link, client net.Conn, dial func() (net.Conn, error)) End {
 			l.End(End{Cause: GaveUp, Err: err})
 			return l.Finish()
 		}
-		if !l.Attach(conn, nil, false, false) {
+		if err := l.Attach(conn, nil, false, false); err != nil {
 			conn.Close()
+			l.End(End{Cause: Failed, Err: err})
 			return l.Finish()
 		}
 		if !started {
@@ -718,6 +719,23 @@ func TestLoopCountsStalls(t *testing.T) {
 	if n, took := ls.Stalls(); n == 0 || took < stalled {
 		t.Errorf("%d stalls took %v, want one at least", n, took)
 	}
+}
+
+// A session goes on without an upstream that there is no descriptor for.
+func TestLoopAttachesNothing(t *testing.T) {
+	r := newRig(t, Session{Policy: newPolicy(holding), Loops: startLoops(t, 1)}, tcpPair, nil)
+	r.client.say(r.client.text("held"))
+	waitFor(t, func() bool { return r.link.Held() > 0 })
+	own, _ := tcpPair(t)
+	own.Close() // it can't be duplicated, either
+	if r.link.Attach(own, nil, false, false) == nil {
+		t.Error("it was attached")
+	}
+	if end := r.link.Ended(); end != nil {
+		t.Errorf("the session ended with %v: %v", end.Cause, end.Err)
+	}
+	u := r.attach()
+	u.expect(text("held"))
 }
 
 // Messages that have to be inflated are left to the pump.

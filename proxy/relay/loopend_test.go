@@ -49,7 +49,7 @@ func TestStoppedLoopRefuses(t *testing.T) {
 	})
 	l.Attach(upOwn, nil, false, false)
 	l.Start(own, nil)
-	if l.Attach(upOwn, nil, false, false) {
+	if l.Attach(upOwn, nil, false, false) == nil {
 		t.Error("it takes an upstream")
 	}
 	if loss := l.Run(); loss != nil {

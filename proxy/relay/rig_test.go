@@ -117,9 +117,9 @@ func (r *rig) work() {
 	for {
 		select {
 		case conn := <-r.next:
-			if !r.link.Attach(conn, nil, false, false) {
+			if r.link.Attach(conn, nil, false, false) != nil {
 				conn.Close()
-				return
+				continue
 			}
 			select {
 			case r.joined <- struct{}{}:

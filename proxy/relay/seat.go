@@ -127,10 +127,10 @@ func (l *Link) post() {
 }
 
 // attach is Attach on a loop; the worker calls it.
-func (st *seat) attach(conn net.Conn, early []byte, inflate, deflate bool) bool {
+func (st *seat) attach(conn net.Conn, early []byte, inflate, deflate bool) error {
 	l := st.link
 	if l.ended() {
-		return false
+		return errOver
 	}
 	var fd int
 	var err error
@@ -140,8 +140,7 @@ func (st *seat) attach(conn net.Conn, early []byte, inflate, deflate bool) bool 
 		fd, err = l.bridge(conn)
 	}
 	if err != nil {
-		l.End(End{Cause: Failed, Err: err})
-		return false
+		return err
 	}
 	up := newSocketLeg(l, fd, early, Upstream)
 	up.deflate = deflate
@@ -150,7 +149,7 @@ func (st *seat) attach(conn net.Conn, early []byte, inflate, deflate bool) bool 
 	if l.end != nil {
 		l.mu.Unlock()
 		closeSocket(fd)
-		return false
+		return errOver
 	}
 	l.upstream, l.runs = up, up
 	l.mu.Unlock()
@@ -158,7 +157,7 @@ func (st *seat) attach(conn net.Conn, early []byte, inflate, deflate bool) bool 
 		conn.Close()
 	}
 	l.post()
-	return true
+	return nil
 }
 
 // finish is Finish on a loop; the worker calls it.
