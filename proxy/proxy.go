@@ -91,7 +91,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		log: o.Log, options: o,
 		registry: newRegistry(), admission: newAdmission(), shares: newAllowances(), metrics: newMetrics(),
 		polls: longpoll.NewTable(),
-		pools: upstream.NewPools(upstream.Options{Log: o.Log}),
+		pools: upstream.NewPools(upstream.Options{Log: o.Log, Footing: footing}),
 		plugs: plug.Env{Log: o.Log, Counts: new(plug.Counts), Rates: new(plug.Rates),
 			Sets: token.NewSets(o.Log), Revocations: new(token.Revocations)},
 		abort: make(chan struct{}),
@@ -117,6 +117,9 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	p.install(snapshot)
 	return p, nil
 }
+
+// footing is what TLS to a target stands on: a loop may get it.
+func footing(conn net.Conn) net.Conn { return relay.NewFooting(conn, conn) }
 
 // engineEnv is the environment variable that may say "pump", so that two
 // goroutines drive each session: to compare. Otherwise loops drive those

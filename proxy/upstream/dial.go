@@ -200,7 +200,7 @@ func (l lease) connect(ctx context.Context) (net.Conn, error) {
 	if err != nil || l.tls == nil {
 		return nc, err
 	}
-	secure := tls.Client(nc, l.tls)
+	secure := tls.Client(l.target.pool.pools.footing(nc), l.tls)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		nc.Close()
 		return nil, fmt.Errorf("tls handshake: %w", err)

@@ -29,6 +29,9 @@ type Options struct {
 	Resolver Resolver
 	// DialContext opens connections to targets; nil is a net.Dialer.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+	// Footing returns what TLS to a target stands on, so that its holder can
+	// drive it otherwise later; nil leaves it the connection itself.
+	Footing func(net.Conn) net.Conn
 }
 
 // Resolver is the part of net.Resolver that finds targets.
@@ -43,6 +46,7 @@ type Pools struct {
 	log      *zap.Logger
 	resolver Resolver
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
+	footing  func(net.Conn) net.Conn
 	seconds  prometheus.Histogram
 
 	mu sync.Mutex
@@ -60,6 +64,7 @@ func NewPools(o Options) *Pools {
 		log:      o.Log,
 		resolver: o.Resolver,
 		dial:     o.DialContext,
+		footing:  o.Footing,
 		seconds:  newDialSeconds(),
 		pools:    make(map[string]*Pool),
 		removed:  make(map[string]*Pool),
@@ -73,6 +78,9 @@ func NewPools(o Options) *Pools {
 	}
 	if p.dial == nil {
 		p.dial = new(net.Dialer).DialContext
+	}
+	if p.footing == nil {
+		p.footing = func(conn net.Conn) net.Conn { return conn }
 	}
 	return p
 }

@@ -15,7 +15,8 @@ import (
 const resumedSessions = 64
 
 // compileTLS reads the files of a pool's tls key. Only HTTP/1.1 is offered:
-// a WebSocket handshake is an HTTP/1.1 upgrade.
+// a WebSocket handshake is an HTTP/1.1 upgrade. What a target has taken can be
+// told by whole records, so what is written has to be one where it can be.
 func compileTLS(c config.UpstreamTLS) (*tls.Config, error) {
 	t := &tls.Config{
 		ServerName:         c.ServerName,
@@ -23,6 +24,8 @@ func compileTLS(c config.UpstreamTLS) (*tls.Config, error) {
 		MinVersion:         tls.VersionTLS12,
 		NextProtos:         []string{"http/1.1"},
 		ClientSessionCache: tls.NewLRUClientSessionCache(resumedSessions),
+
+		DynamicRecordSizingDisabled: true,
 	}
 	var errs []error
 	if c.CA != "" {

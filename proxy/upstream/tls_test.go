@@ -183,3 +183,35 @@ func TestTLSHandshakeTimeout(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// footed counts what TLS writes to the connection that it stands on.
+type footed struct {
+	net.Conn
+	writes int
+}
+
+func (f *footed) Write(b []byte) (int, error) {
+	f.writes++
+	return f.Conn.Write(b)
+}
+
+// TestTLSFooting writes as much as one record can hold.
+func TestTLSFooting(t *testing.T) {
+	a := newAuthority(t)
+	u := upstreamOf(listenTLS(t, a, "localhost", tls.NoClientCert, welcome))
+	u.TLS.CA = a.file("ca.crt")
+	var below *footed
+	p := update(t, NewPools(Options{Footing: func(conn net.Conn) net.Conn {
+		below = &footed{Conn: conn}
+		return below
+	}}), u)
+	c := open(t, p)
+	defer c.Close()
+	below.writes = 0
+	if _, err := c.Write(make([]byte, 16<<10)); err != nil {
+		t.Fatal(err)
+	}
+	if below.writes != 1 {
+		t.Errorf("it is written as %d records, want 1", below.writes)
+	}
+}
