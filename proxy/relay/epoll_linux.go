@@ -168,20 +168,3 @@ func duplicate(conn net.Conn) (int, error) {
 	}
 	return dup, os.NewSyscallError("dup", dupErr)
 }
-
-// socketPair returns a descriptor for a loop and the connection that is its
-// other end.
-func socketPair() (int, *net.UnixConn, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, nil, os.NewSyscallError("socketpair", err)
-	}
-	f := os.NewFile(uintptr(fds[1]), "bridge")
-	defer f.Close()
-	conn, err := net.FileConn(f)
-	if err != nil {
-		unix.Close(fds[0])
-		return -1, nil, err
-	}
-	return fds[0], conn.(*net.UnixConn), nil
-}

@@ -38,4 +38,3 @@ func shutdown(int)                             {}
 func reset(int)                                {}
 func plain(net.Conn) bool                      { return false }
 func duplicate(net.Conn) (int, error)          { return -1, errNoLoop }
-func socketPair() (int, *net.UnixConn, error)  { return -1, nil, errNoLoop }

@@ -75,7 +75,7 @@ func (l *Link) ground(up *leg) {
 		return
 	}
 	l.seat.flight = flight{}
-	n := max(0, l.hold.len()-int(f.behind-min(f.behind, s.taken))) // of the hold, taken
+	n := max(0, l.hold.len()-int(f.behind-min(f.behind, s.handed()))) // of the hold, taken
 	l.begun = nil
 	switch {
 	case f.piece && (f.begun || n > 0):

@@ -105,7 +105,7 @@ type Link struct {
 
 	client     *leg
 	clientDone chan struct{}
-	strays     sync.WaitGroup // what outlives an upstream: legs on their way out, bridges, jobs
+	strays     sync.WaitGroup // what outlives an upstream: legs on their way out, jobs
 
 	// owned by the client's reader
 	up      flow

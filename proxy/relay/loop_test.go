@@ -70,6 +70,10 @@ func serveLink(l *Link, client net.Conn, dial func() (net.Conn, error)) End {
 			l.End(End{Cause: GaveUp, Err: err})
 			return l.Finish()
 		}
+		if _, ok := conn.(*tls.Conn); ok && !started && l.Policy.Continuity != nil {
+			l.Start(client, nil) // a loop takes no such upstream together with its client
+			started = true
+		}
 		if err := l.Attach(conn, nil, false, false); err != nil {
 			conn.Close()
 			l.End(End{Cause: Failed, Err: err})
@@ -294,7 +298,7 @@ func stressSession(t *testing.T, ls *Loops, seed uint64) {
 	if rnd.IntN(2) == 0 {
 		policy.Continuity = &Continuity{Whole: 8 << 10, Buffer: 16 << 10}
 	}
-	tight := rnd.IntN(2) == 0
+	tight, secure := rnd.IntN(2) == 0, rnd.IntN(2) == 0
 	session := Session{Policy: policy, Loops: ls}
 	if rnd.IntN(2) == 0 {
 		assembling(policy)
@@ -313,6 +317,9 @@ func stressSession(t *testing.T, ls *Loops, seed uint64) {
 				a.Close()
 				b.Close()
 				a, b = tightPair()
+			}
+			if secure {
+				a, b = shake(a, b, 0)
 			}
 			go reframe(b)
 			return a, nil
@@ -426,6 +433,9 @@ func onceSession(t *testing.T, ls *Loops, seed uint64) {
 			return nil, net.ErrClosed
 		}
 		a, b := tightPair() // what a socket has taken and nobody reads is lost
+		if fates.IntN(2) == 0 {
+			a, b = shake(a, b, 0)
+		}
 		budget := 20_000 + fates.IntN(60_000)
 		reset := fates.IntN(2) == 0
 		chunk := 16 + fates.IntN(4000)

@@ -59,7 +59,7 @@ var serverTLS = sync.OnceValue(func() *tls.Config {
 	if err != nil {
 		panic(err)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, DynamicRecordSizingDisabled: true}
 })
 
 func tlsPair(t testing.TB) (own, peer net.Conn) {

@@ -70,8 +70,8 @@ type rig struct {
 }
 
 // onEachEngine runs a test on the pump and on a loop, on that with an
-// Inspector that may block and with one that does not, and with TLS on the
-// client's side.
+// Inspector that may block and with one that does not, and with TLS on both
+// sides.
 func onEachEngine(t *testing.T, name string, f func(t *testing.T, s Session, client pair)) {
 	t.Run(name+"/pump", func(t *testing.T) { f(t, Session{}, tcpPair) })
 	for kind, inline := range map[string]bool{"blocking": false, "inline": true, "tls": true} {
@@ -91,9 +91,6 @@ func newRig(t testing.TB, s Session, p pair, early []byte) *rig {
 	t.Helper()
 	r := &rig{t: t, link: New(s), pair: p, next: make(chan net.Conn), joined: make(chan struct{}, 1), lost: make(chan *Loss, 100), ended: make(chan struct{})}
 	own, far := p(t)
-	if _, ok := far.(*tls.Conn); ok && s.Loops != nil {
-		r.pair = tcpPair // no bridge
-	}
 	r.client = newPeer(t, far, Client)
 	go func() {
 		defer close(r.ended)

@@ -65,8 +65,7 @@ func (p *Loop) take(l *Link, conn net.Conn, early []byte) bool {
 	client := newSocketLeg(l, fd, early, Client)
 	client.deflate = l.Deflate
 	if secure != nil {
-		footing := secure.NetConn().(*Footing)
-		footing.Conn, footing.socket = client.sock.secure(secure), nil
+		client.secure(secure)
 	}
 	var further *leg
 	if up != nil {
@@ -132,12 +131,10 @@ func (st *seat) attach(conn net.Conn, early []byte, inflate, deflate bool) error
 	if l.ended() {
 		return errOver
 	}
-	var fd int
-	var err error
-	if plain(conn) {
-		fd, err = duplicate(conn)
-	} else {
-		fd, err = l.bridge(conn)
+	fd, err := -1, errNoSocket
+	socket, secure := footed(conn)
+	if socket != nil {
+		fd, err = duplicate(socket)
 	}
 	if err != nil {
 		return err
@@ -151,11 +148,12 @@ func (st *seat) attach(conn net.Conn, early []byte, inflate, deflate bool) error
 		closeSocket(fd)
 		return errOver
 	}
+	if secure != nil {
+		up.secure(secure)
+	}
 	l.upstream, l.runs = up, up
 	l.mu.Unlock()
-	if plain(conn) {
-		conn.Close()
-	}
+	socket.Close()
 	l.post()
 	return nil
 }
@@ -166,7 +164,7 @@ func (st *seat) finish() End {
 	st.finishing.Store(true)
 	l.post()
 	<-l.clientDone
-	l.strays.Wait() // bridges, and Inspectors that are being called
+	l.strays.Wait() // Inspectors that are being called
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.upstream = nil

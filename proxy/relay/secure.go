@@ -16,14 +16,15 @@ type Footing struct {
 
 // NewFooting returns the footing for TLS on conn. Socket is the plain one
 // that conn has come from: whatever lies between the two holds no bytes and
-// has nothing more to do after the handshake.
+// has nothing more to do after the handshake. An upstream's TLS has to have
+// DynamicRecordSizingDisabled: see secured.
 func NewFooting(conn, socket net.Conn) *Footing { return &Footing{conn, socket} }
 
 // NetConn returns the plain socket, or nil once a loop has the connection.
 func (f *Footing) NetConn() net.Conn { return f.socket }
 
-// footed returns the plain socket of a client's connection, and the TLS on
-// it if there is any; or nil where no loop can drive it.
+// footed returns the plain socket of a connection, and the TLS on it if there
+// is any; or nil where no loop can drive it.
 func footed(conn net.Conn) (socket net.Conn, secure *tls.Conn) {
 	if plain(conn) {
 		return conn, nil
@@ -39,13 +40,27 @@ func footed(conn net.Conn) (socket net.Conn, secure *tls.Conn) {
 // secured is the TLS of a socket on a loop. Crypto/tls keeps what it has of a
 // record and goes on after a read that found nothing, if that is a temporary
 // error: so it never has to wait.
+//
+// A peer can read whole records only. So of what was written it has taken
+// what lies in those that its socket has taken to their ends: it is sealed in
+// parts of a record each.
 type secured struct {
-	conn   *tls.Conn
-	wet    bool   // the kernel may have bytes; a socket without TLS calls that readable
-	err    error  // how reading has ended
-	sealed []byte // what conn.Write has made, while it runs
-	doing  doing
+	conn    *tls.Conn
+	wet     bool   // the kernel may have bytes; a socket without TLS calls that readable
+	err     error  // how reading has ended
+	sealed  []byte // what conn.Write has made, while it runs
+	doing   doing
+	written uint64 // bytes that were sealed
+	taken   uint64 // of those, what the peer has taken
+	parts   []part // that it may not have taken, in order
 }
+
+// part is where a part of what was written ends: in the socket's stream, and
+// in what was written.
+type part struct{ at, written uint64 }
+
+// maxPart is what TLS seals in one record at the most (RFC 8446 section 5.1).
+const maxPart = 16 << 10
 
 // doing says what crypto/tls is doing when it writes.
 type doing uint8
@@ -56,10 +71,12 @@ const (
 	writing
 )
 
-// secure puts TLS on a socket and returns what it is to stand on.
-func (s *socket) secure(conn *tls.Conn) net.Conn {
-	s.tls = &secured{conn: conn, wet: true}
-	return (*below)(s)
+// secure puts TLS that stands on a Footing on a leg's socket. From then on
+// closing conn closes nothing.
+func (l *leg) secure(conn *tls.Conn) {
+	l.sock.tls = &secured{conn: conn, wet: true}
+	footing := conn.NetConn().(*Footing)
+	footing.Conn, footing.socket = (*below)(l), nil
 }
 
 // open reads what is there, until nothing is, or b is full, or a peer of tiny
@@ -87,24 +104,44 @@ func (s *socket) open(b []byte) (n int, _ error) {
 	return 0, errDry
 }
 
-// seal writes p. Records go to the socket together.
-func (s *socket) seal(p []byte) error {
-	t, loop := s.tls, s.link.seat.loop
+// seal writes p and returns how much of it the peer has taken. Records go to
+// the socket together.
+func (s *socket) seal(p []byte) (n int, _ error) {
+	t, loop, before := s.tls, s.link.seat.loop, s.handed()
 	t.doing, t.sealed = writing, loop.sealed[:0]
-	defer func() { t.doing, t.sealed = nothing, nil }()
+	defer func() {
+		t.doing, t.sealed = nothing, nil
+		n = int(s.handed() - before)
+	}()
 	for len(p) > 0 {
-		n := min(len(p), largeBuffer)
 		t.sealed = t.sealed[:0]
-		if _, err := t.conn.Write(p[:n]); err != nil {
-			return err
+		for at := s.end(); len(p) > 0 && len(t.sealed) < largeBuffer; {
+			k := min(len(p), maxPart)
+			if _, err := t.conn.Write(p[:k]); err != nil {
+				return 0, err
+			}
+			t.written += uint64(k)
+			t.parts = append(t.parts, part{at + uint64(len(t.sealed)), t.written})
+			p = p[k:]
 		}
 		loop.sealed = t.sealed[:0]
 		if _, err := s.put(t.sealed); err != nil {
-			return err
+			return 0, err
 		}
-		p = p[n:]
 	}
-	return nil
+	return 0, nil
+}
+
+// handed returns how much of what was written lies in records that the socket
+// has taken, of whose stream it has taken at bytes.
+func (t *secured) handed(at uint64) uint64 {
+	n := 0
+	for n < len(t.parts) && t.parts[n].at <= at {
+		t.taken = t.parts[n].written
+		n++
+	}
+	t.parts = t.parts[:copy(t.parts, t.parts[n:])]
+	return t.taken
 }
 
 // notify tells the peer that nothing follows (RFC 8446 section 6.1).
@@ -114,12 +151,12 @@ func (l *leg) notify() {
 	}
 }
 
-// below is a socket on a loop as TLS sees it.
-type below socket
+// below is a leg's socket on a loop as TLS sees it.
+type below leg
 
 // Read implements net.Conn. It never waits.
 func (b *below) Read(p []byte) (int, error) {
-	s := (*socket)(b)
+	s := b.sock
 	t := s.tls
 	if !t.wet {
 		return 0, errDry
@@ -131,14 +168,14 @@ func (b *below) Read(p []byte) (int, error) {
 
 // Write implements net.Conn: it takes all of p.
 func (b *below) Write(p []byte) (int, error) {
-	s := (*socket)(b)
+	s := b.sock
 	t := s.tls
 	if t.doing == writing {
 		t.sealed = append(t.sealed, p...)
 		return len(p), nil
 	}
-	if err := s.link.client.broken; err != nil {
-		return 0, err // nothing follows half a record
+	if b.broken != nil {
+		return 0, b.broken // nothing follows half a record
 	}
 	if _, err := s.put(p); err != nil {
 		return 0, err

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"errors"
-	"net"
 	"sync/atomic"
 )
 
@@ -92,13 +91,13 @@ func (l *leg) offer(p []byte, m mark) (n int, err error) {
 	// A panic leaves the stream somewhere inside a frame.
 	l.atFrame, l.atMessage = false, false
 	if s.tls != nil {
-		n, err = len(p), s.seal(p)
+		n, err = s.seal(p)
 	} else {
 		n, err = s.put(p)
 	}
 	if err != nil {
 		l.broken = err
-		return 0, err
+		return n, err
 	}
 	l.atFrame = m.frame == len(p)
 	l.atMessage = m.message == len(p)
@@ -125,8 +124,24 @@ func (s *socket) put(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// behind returns the place in the stream behind all that was written.
-func (s *socket) behind() uint64 { return s.taken + uint64(s.backlog.n-s.off) }
+// end returns the place in the socket's stream behind all that is for it.
+func (s *socket) end() uint64 { return s.taken + uint64(s.backlog.n-s.off) }
+
+// behind returns how many bytes were written so far.
+func (s *socket) behind() uint64 {
+	if s.tls != nil {
+		return s.tls.written
+	}
+	return s.end()
+}
+
+// handed returns how many of them the socket has taken.
+func (s *socket) handed() uint64 {
+	if s.tls != nil {
+		return s.tls.handed(s.taken)
+	}
+	return s.taken
+}
 
 // drain writes the backlog. An error means that the stream is cut.
 func (l *leg) drain() error {
@@ -228,17 +243,6 @@ func (l *leg) stow(rest []byte, resting bool) {
 	l.fresh = resting && len(rest) > 0
 }
 
-// bridge lets a connection that is no plain socket be an upstream on a loop:
-// two goroutines copy between it and a socket.
-func (l *Link) bridge(conn net.Conn) (int, error) {
-	fd, own, err := socketPair()
-	if err != nil {
-		return -1, err
-	}
-	l.strays.Go(func() { carryOver(own, conn, l.Policy.Timeouts.Close) })
-	return fd, nil
-}
-
 // errDry is a socket that has nothing more to read now, errFull one that
 // takes nothing more.
 var (
@@ -252,5 +256,7 @@ type dry struct{}
 func (dry) Error() string   { return "nothing to read" }
 func (dry) Timeout() bool   { return true }
 func (dry) Temporary() bool { return true }
+
+var errNoSocket = errors.New("upstream's connection is no socket")
 
 var errLost = errors.New("upstream is lost")
