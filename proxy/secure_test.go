@@ -71,3 +71,45 @@ func TestSecureSession(t *testing.T) {
 		}
 	}
 }
+
+// An upstream's TLS is taken over by either engine, where the session is there
+// before its upstream and where one upstream follows another.
+func TestSecureUpstream(t *testing.T) {
+	for _, engine := range []string{"pump", "loop"} {
+		if engine == "loop" && runtime.GOOS != "linux" {
+			continue
+		}
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			t.Run(fmt.Sprintf("%s %s", engine, tls.VersionName(version)), func(t *testing.T) {
+				t.Setenv(engineEnv, engine)
+				s := prepare(t)
+				pair := certify(t, t.TempDir(), "stent.test")
+				cert, err := tls.LoadX509KeyPair(pair.Cert, pair.Key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.identity = &tls.Config{Certificates: []tls.Certificate{cert}, MaxVersion: version}
+				s.run(s.yaml("continuity: {accept_early: true, hold: 20s, backoff: {min: 1ms, max: 10ms}}",
+					"upstreams: {app: {targets: [\"wss://TARGET\"], tls: {insecure_skip_verify: true}}}"), nil)
+				s.client = s.dial()
+				s.client.say(handshake("/"))
+				s.client.status()
+				for range 3 {
+					s.upstream = s.accept()
+					s.client.send(text("held"))
+					// The first message is read with the answer.
+					s.upstream.say(s.upstream.switching() + string(s.upstream.encode(text("ahead"))))
+					s.upstream.send(binary(100_000))
+					s.client.expect("text ahead", "binary 100000B")
+					s.upstream.expect("text held")
+					s.client.send(binary(100_000))
+					s.upstream.expect("binary 100000B")
+					s.upstream.reset()
+				}
+				if got := s.session().Info().Engine; got != engine {
+					t.Errorf("the session is on the %s", got)
+				}
+			})
+		}
+	}
+}

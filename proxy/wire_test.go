@@ -383,8 +383,9 @@ type stage struct {
 	done  <-chan error
 	// listeners is the file's, "" for a plain one.
 	listeners string
-	// targets is where the proxy dials, app.
-	targets net.Listener
+	// targets is where the proxy dials, app; identity is set where that is TLS.
+	targets  net.Listener
+	identity *tls.Config
 	// client and upstream are the two ends that open has connected; offer
 	// and agree are what their handshakes say beyond the least.
 	client, upstream *wire
@@ -538,6 +539,9 @@ func (s *stage) accept() *wire {
 			s.t.Fatalf("no dial: %v", err)
 		}
 		s.t.Cleanup(func() { c.Close() })
+		if s.identity != nil {
+			c = tls.Server(c, s.identity)
+		}
 		w := newWire(s.t, c, false)
 		w.SetReadDeadline(time.Now().Add(patience))
 		if w.request, err = http.ReadRequest(w.in); err != nil {
