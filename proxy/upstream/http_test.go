@@ -157,7 +157,9 @@ func TestRoundTripAttempts(t *testing.T) {
 			u := upstreamOf(tt.dead...)
 			u.Balance.Kind = config.BalanceRoundRobin
 			u.Dial.Attempts = tt.attempts
-			u.Dial.Timeout = milliseconds(50)
+			if tt.want == ErrTimeout {
+				u.Dial.Timeout = milliseconds(50)
+			}
 			if tt.live {
 				for i := range u.Targets {
 					u.Targets[i].Weight = 10
@@ -167,7 +169,6 @@ func TestRoundTripAttempts(t *testing.T) {
 					_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n%s", body)
 				})
 				u.Targets = append(u.Targets, config.Target{URL: b.url(), Weight: 1})
-				u.Dial.Timeout = config.DefaultUpstream().Dial.Timeout
 			}
 			p := newPoolOf(t, u)
 			resp, err := askWith(t.Context(), p, &HTTPRequest{}, &heldBody{Reader: strings.NewReader("body")})
