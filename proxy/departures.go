@@ -105,10 +105,12 @@ func (d departure) outcome() outcome {
 	switch {
 	case s.restarts.Load() == d.restarts:
 		return moveLeaving
-	case s.target.Load() == d.from:
-		return moveFailed
+	case s.target.Load() != d.from:
+		return moveArrived
+	case s.State() != Open: // by now
+		return moveHeld
 	}
-	return moveArrived
+	return moveFailed
 }
 
 // turn returns when one more session may leave, at a rate of so many a

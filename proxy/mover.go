@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -53,11 +54,10 @@ func (m *mover) Serve(ctx context.Context) error {
 	}
 }
 
-// pass works for up to movePass on every pool at once and reports whether
-// any of them has more to move.
+// pass works on every pool at once, for up to movePass from when one of its
+// targets is known to take sessions, and reports whether any of them has more
+// to move.
 func (m *mover) pass(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, movePass)
-	defer cancel()
 	leaving := make(map[*upstream.Pool]bool)
 	for _, t := range m.p.pools.Leaving() {
 		leaving[t.Pool()] = true
@@ -65,6 +65,14 @@ func (m *mover) pass(ctx context.Context) bool {
 	was := m.pools
 	m.pools = make(map[*upstream.Pool]*moves)
 	var movers sync.WaitGroup
+	var more atomic.Bool
+	work := func(move func() bool) {
+		movers.Go(func() {
+			if move() {
+				more.Store(true)
+			}
+		})
+	}
 	// The sessions of a pool that is no longer configured stay where they
 	// are: there is nowhere to go.
 	for name := range m.p.Config().Upstreams {
@@ -83,15 +91,15 @@ func (m *mover) pass(ctx context.Context) bool {
 		}
 		switch {
 		case len(sessions) > 0:
-			movers.Go(func() { m.leave(ctx, pool, of, sessions) })
+			work(func() bool { return m.leave(ctx, pool, of, sessions) })
 		case m.wantsMove(pool):
-			movers.Go(func() { m.rebalance(ctx, pool, of) })
+			work(func() bool { return m.rebalance(ctx, pool, of) })
 		default:
 			of.departures, of.stays = departures{}, false
 		}
 	}
 	movers.Wait()
-	return ctx.Err() == context.DeadlineExceeded
+	return more.Load() && ctx.Err() == nil
 }
 
 // leavers returns the sessions of a pool that are to leave their target.
@@ -117,16 +125,19 @@ func (m *mover) wantsMove(pool *upstream.Pool) bool {
 
 // leave moves sessions off their target at the pool's rate. Each takes a
 // place in redial_rate before it leaves, so that its client is not held for
-// that. While there is nowhere to go, they are better off where they are.
-func (m *mover) leave(ctx context.Context, pool *upstream.Pool, of *moves, sessions []*Session) {
+// that. While there is nowhere to go, they are better off where they are. It
+// reports whether its time has run out.
+func (m *mover) leave(ctx context.Context, pool *upstream.Pool, of *moves, sessions []*Session) (more bool) {
 	log := m.p.log.With(zap.String("upstream", pool.Name()))
 	if !pool.Reachable(ctx) {
 		if !of.stays && ctx.Err() == nil {
 			log.Warn("no target takes the sessions of a leaving one: they stay", zap.Int("sessions", len(sessions)))
 			of.stays = true
 		}
-		return
+		return false
 	}
+	ctx, cancel := context.WithTimeout(ctx, movePass)
+	defer cancel()
 	moved := 0
 	for _, s := range sessions {
 		// It may have lost its upstream since, or the target may be back.
@@ -134,7 +145,7 @@ func (m *mover) leave(ctx context.Context, pool *upstream.Pool, of *moves, sessi
 		if !mayLeave() {
 			continue
 		}
-		if !of.turn(ctx, &of.leave, pool.MoveRate()) || pool.WaitRedial(ctx) != nil {
+		if !of.turn(ctx, &of.leave, pool.MoveRate()) || !pool.Room(len(of.underWay)+1) || pool.WaitRedial(ctx) != nil {
 			break
 		}
 		if mayLeave() && of.depart(s, nil) {
@@ -145,29 +156,34 @@ func (m *mover) leave(ctx context.Context, pool *upstream.Pool, of *moves, sessi
 		of.stays = false
 		log.Info("sessions moved off leaving targets", zap.Int("sessions", moved))
 	}
+	return ctx.Err() != nil
 }
 
 // rebalance moves single sessions until the pool's counts differ by no more
 // than rebalance.skew. An upstream may take its time to let a session go;
-// what is under way is not moved again, nor another in its place.
-func (m *mover) rebalance(ctx context.Context, pool *upstream.Pool, of *moves) {
+// what is under way is not moved again, nor another in its place. It reports
+// whether its time has run out.
+func (m *mover) rebalance(ctx context.Context, pool *upstream.Pool, of *moves) (more bool) {
 	_, rate := pool.Rebalance()
+	timed, cancel := context.WithTimeout(ctx, movePass)
+	defer cancel()
 	asked := make(map[*upstream.Target]bool)
-	for of.turn(ctx, &of.rebalance, rate) {
+	for of.turn(timed, &of.rebalance, rate) {
 		from, to, ok := pool.NextMove(m.underWay(pool)...)
 		if !ok {
-			return
+			return false
 		}
 		if !asked[to] && !to.Reachable(ctx) {
-			return
+			return false
 		}
 		asked[to] = true
 		s := m.anyOn(from)
-		if s == nil || pool.WaitRedial(ctx) != nil {
-			return
+		if s == nil || pool.WaitRedial(timed) != nil {
+			return false
 		}
 		of.depart(s, to)
 	}
+	return true
 }
 
 // underWay returns the moves within a pool that have not arrived yet.

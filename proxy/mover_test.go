@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
@@ -135,24 +136,63 @@ func TestDrainThenStop(t *testing.T) {
 	f.check()
 }
 
+// A target that takes connections and says nothing is in nobody's way.
+func TestDrainBesideSilent(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	f := newFleet(t, moving, ", tls: {insecure_skip_verify: true}", "abc", 1)
+	f.targets["b"] = fmt.Sprintf("{name: b, weight: 1000, url: %q}", "wss://"+silent.Addr().String())
+	f.join(5, "ws://"+f.proxy.Addrs()[0].String(), testbackend.ClientConfig{Every: 50 * time.Millisecond})
+	f.during("connected", 0, func() {})
+	f.know("abc")
+	if err := f.proxy.Pools().Drain("app", "a"); err != nil {
+		t.Fatal(err)
+	}
+	f.settled("one has left", func(n map[string]int) bool { return n["a"] < 5 })
+}
+
+// Those for whom there is no place stay where they are.
+func TestDrainBeyondMaxSessions(t *testing.T) {
+	f := newFleet(t, ", continuity: {hold: 1s, backoff: {min: 10ms, max: 50ms}}", ", max_sessions: 30", "ab", 1)
+	f.join(30, "ws://"+f.proxy.Addrs()[0].String(), testbackend.ClientConfig{Every: 50 * time.Millisecond})
+	f.during("connected", 0, func() {})
+	f.pool = ", max_sessions: 20"
+	f.know("ab")
+	if err := f.proxy.Pools().Drain("app", "a"); err != nil {
+		t.Fatal(err)
+	}
+	f.settled("b is full", func(n map[string]int) bool { return n["b"] == 20 })
+	f.during("b is full", 0, func() { time.Sleep(2 * movePass) })
+	if n := f.spread(); n["a"] != 10 || n["b"] != 20 {
+		t.Errorf("%v", n)
+	}
+	f.lossless()
+}
+
 // A drain that closes what it can't move closes a session, too, whose dial is
 // under way.
 func TestEvictWhileDialling(t *testing.T) {
-	s := newStage(t, "", "", nil)
-	c := s.dial()
-	c.say(handshake("/"))
-	up := s.accept()
-	if err := s.proxy.Pools().Drain("app", s.targets.Addr().String()); err != nil {
-		t.Fatal(err)
+	for _, route := range []string{"", "protocol: graphql-transport-ws\ncontinuity: {}"} {
+		s := newStage(t, route, "", nil)
+		c := s.dial()
+		c.say(handshake("/"))
+		up := s.accept()
+		if err := s.proxy.Pools().Drain("app", s.targets.Addr().String()); err != nil {
+			t.Fatal(err)
+		}
+		for _, target := range s.proxy.Pools().Leaving() {
+			s.proxy.CloseOn(target)
+		}
+		up.say(up.switching())
+		if resp := c.status(); resp.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatal(resp.Status)
+		}
+		c.expect("close 1012 backend is draining", "fin")
+		up.expect("close 1001", "fin")
 	}
-	for _, target := range s.proxy.Pools().Leaving() {
-		s.proxy.CloseOn(target)
-	}
-	up.say(up.switching())
-	if resp := c.status(); resp.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatal(resp.Status)
-	}
-	c.expect("close 1012 backend is draining", "fin")
 }
 
 // A client whose session ends while its upstream is dialled is told why.

@@ -70,8 +70,8 @@ func (p *Proxy) open(rt *route, w http.ResponseWriter, r *http.Request) *Session
 		(<-o.steps)()
 	}
 	if o.err != nil {
-		if end := s.link.Ended(); end != nil && errors.Is(o.err, context.Canceled) {
-			o.err = endProblem(end.Cause, o.err)
+		if _, ok := errors.AsType[*upstream.Refused](o.err); !ok { // whose body is to be closed
+			o.err = endProblem(s.link.Ended().Cause, o.err)
 		}
 		p.refuseWith(w, r, o.err)
 		return nil

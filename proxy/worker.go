@@ -152,8 +152,8 @@ func (s *Session) run() error {
 		s.end(End{Cause: relay.GaveUp, Err: fmt.Errorf("%w: %w", errIntensity, loss)})
 		return s.finish()
 	}
-	s.restarts.Add(1)
 	s.holdBegins(now, s.route.continuity.Hold.Std())
+	s.restarts.Add(1)
 	s.route.count.restarted(loss.Cause.String())
 	s.Log().Info("upstream lost, client held", zap.String("target", s.Target()), zap.Error(loss))
 	s.upstreamLost(loss)
@@ -190,9 +190,17 @@ func (s *Session) first() error {
 		conn.Response = nil
 		s.agreed = s.route.extensions.agree(s.offer, header)
 		s.opening.header = header
-		s.attach(conn, header)
+		if err := s.attach(conn, header); err != nil {
+			return err
+		}
 	}
-	return s.admit(s.opening.header)
+	if err := s.admit(s.opening.header); err != nil {
+		return err
+	}
+	if !s.outlives() && s.target.Load().Evicts() { // meanwhile
+		s.evict()
+	}
+	return nil
 }
 
 // aloneAnswer is what an upstream would answer on a route that has none:
@@ -392,9 +400,6 @@ func (s *Session) attach(conn *upstream.Conn, header http.Header) error {
 		inflate, deflate = terminated(header)
 	}
 	s.target.Store(conn.Target)
-	if s.route.continuity == nil && conn.Target.Evicts() {
-		s.evict()
-	}
 	early := conn.Early
 	conn.Early = nil
 	s.proxy.fault(s, faultAttach)

@@ -3,6 +3,8 @@ package upstream
 import (
 	"context"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,7 +15,34 @@ func (p *Pool) Reachable(ctx context.Context) bool {
 	p.mu.Lock()
 	candidates := slices.Clone(p.available(false, nil, time.Now()))
 	p.mu.Unlock()
-	return slices.ContainsFunc(candidates, func(t *Target) bool { return t.Reachable(ctx) })
+	ctx, found := context.WithCancel(ctx)
+	defer found()
+	var one atomic.Bool
+	var asked sync.WaitGroup
+	for _, t := range candidates {
+		asked.Go(func() {
+			if t.Reachable(ctx) {
+				one.Store(true)
+				found() // the others need not be waited for
+			}
+		})
+	}
+	asked.Wait()
+	return one.Load()
+}
+
+// Room reports whether so many more sessions could be dialled now.
+func (p *Pool) Room(sessions int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	places := 0
+	for _, t := range p.available(false, nil, time.Now()) {
+		if p.policy.maxSessions == 0 {
+			return true
+		}
+		places += p.policy.maxSessions - t.sessions - t.dialling
+	}
+	return places >= sessions
 }
 
 // Reachable reports whether the target accepts a connection within
