@@ -38,6 +38,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer.Header().Set("Connection", "close")
 	}
 	table.ServeHTTP(answer, r)
+	answer.Finish()
 }
 
 // statusClientClosed is nginx's status for a client that left before its

@@ -630,3 +630,29 @@ func TestForwardEndsItsInfo(t *testing.T) {
 	resp.Body.Close()
 	<-ended
 }
+
+// An answer that pauses for longer than a client may take no data, and then
+// ends, comes to its end.
+func TestForwardPausesBeforeItsEnd(t *testing.T) {
+	const write = 100 * time.Millisecond
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/said" {
+			_, _ = io.WriteString(w, "some")
+		}
+		w.(http.Flusher).Flush()
+		time.Sleep(3 * write)
+	}))
+	t.Cleanup(backend.Close)
+	f := mustForward(t, config.Route{Path: "/*", HTTP: true, Timeouts: config.Timeouts{Write: config.Duration(write)}}, backend.URL, nil)
+	for path, want := range map[string]string{"/said": "some", "/silent": ""} {
+		resp, err := http.Get("http://" + f.Addr().String() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || string(got) != want {
+			t.Errorf("%s: got %q, %v", path, got, err)
+		}
+	}
+}

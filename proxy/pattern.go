@@ -49,6 +49,9 @@ func newHostPattern(s string) hostPattern {
 	return hostPattern{name, star}
 }
 
+// any says whether the pattern is that of every host.
+func (p hostPattern) any() bool { return p == hostPattern{} }
+
 // match says whether the pattern has a name of hostName's form.
 func (p hostPattern) match(name string) bool {
 	if p.star {

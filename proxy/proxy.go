@@ -279,31 +279,32 @@ func (p *Proxy) reload(cfg *config.Config) error {
 		return cfg.Locate(err)
 	}
 	var changes []func()
-	var bound []config.Listener
-	byAddress := make(map[string]config.Listener)
-	for _, c := range cfg.Listeners {
-		byAddress[c.Address] = c
+	bound := make(map[string]*Listener)
+	for _, l := range p.listeners {
+		bound[l.address] = l
 	}
-	for i, l := range p.listeners {
-		c, ok := byAddress[l.address]
+	if p.listeners != nil {
+		next.Listeners = nil
+	}
+	for _, c := range cfg.Listeners {
+		l, ok := bound[c.Address]
 		if !ok {
-			p.log.Warn("a listener's address changes only with a restart", zap.String("listener", l.address))
-			bound = append(bound, running.Listeners[i])
+			p.log.Warn("a listener's address changes only with a restart", zap.String("listener", c.Address))
 			continue
 		}
-		bound = append(bound, c)
-		delete(byAddress, l.address)
+		delete(bound, c.Address)
+		next.Listeners = append(next.Listeners, c)
 		apply, err := l.prepare(c)
 		if err != nil {
 			return cfg.Locate(config.Within(c.KeyPath, err))
 		}
 		changes = append(changes, apply)
 	}
-	for address := range byAddress {
-		p.log.Warn("a listener's address changes only with a restart", zap.String("listener", address))
-	}
-	if bound != nil {
-		next.Listeners = bound
+	for _, c := range running.Listeners {
+		if bound[c.Address] != nil {
+			p.log.Warn("a listener's address changes only with a restart", zap.String("listener", c.Address))
+			next.Listeners = append(next.Listeners, c)
+		}
 	}
 	for _, key := range kept {
 		p.log.Warn("a key changes only with a restart", zap.String("key", key))

@@ -37,7 +37,7 @@ func TestReloadUntilRestart(t *testing.T) {
 		{"supervisor.partitions", "supervisor: {partitions: 3}", []string{"supervisor.partitions"}},
 		{"again", "supervisor: {partitions: 3}", []string{"supervisor.partitions"}},
 		{"back", "", nil},
-		{"a listener's address", `listeners: [{address: "127.0.0.1:1"}]`, []string{"127.0.0.1:0", "127.0.0.1:1"}},
+		{"a listener's address", `listeners: [{address: "127.0.0.1:1"}]`, []string{"127.0.0.1:1", "127.0.0.1:0"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			yaml := tt.yaml

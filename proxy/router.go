@@ -164,13 +164,16 @@ func (t *Table) find(path, host, method string) (*Endpoint, *Problem) {
 
 // crosses says whether a backend that goes by the Host, which is sent up as it
 // came, might take a request to e for one to an endpoint of that host, with a
-// pipeline that e does not have.
+// pipeline that e does not have. Endpoints of any host are not meant: proxies
+// that name the client's host often send one of their own as the Host.
 func (t *Table) crosses(e *Endpoint, path, host, method string) bool {
-	other, problem := t.find(path, host, method)
+	named := slices.Clone(t.Endpoints)
+	named = slices.DeleteFunc(named, func(e *Endpoint) bool { return e.host.any() })
+	other, problem := (&Table{Endpoints: named}).find(path, host, method)
 	if problem == nil {
 		return other.guards(e)
 	}
-	return problem.Status == http.StatusBadRequest || stepsPast(t.Endpoints, e, path, host, method)
+	return problem.Status == http.StatusBadRequest || stepsPast(named, e, path, host, method)
 }
 
 // stepsPast says whether a backend might read the path as one that belongs to

@@ -194,6 +194,7 @@ func TestMatchKeepsGuardsOfHosts(t *testing.T) {
 		{Host: "admin.test", PipeThrough: []string{"auth"}, Routes: []config.Route{{Path: "/page"}, {Path: "/deep/*", Methods: []string{"GET"}}}},
 		{Host: "public.test", Routes: []config.Route{{Path: "/target/*", HostHeader: config.HostTarget}, {Path: "/*"}}},
 		{Host: "other.test", Routes: []config.Route{{Path: "/*"}}},
+		{PipeThrough: []string{"auth"}, Routes: []config.Route{{Path: "/*"}}},
 	}
 	table := mustTable(t, cfg)
 	for _, tt := range []struct{ method, host, forwarded, target, want string }{
@@ -210,7 +211,7 @@ func TestMatchKeepsGuardsOfHosts(t *testing.T) {
 		{"GET", "admin.test", "public.test", "/elsewhere", "/*"},
 		{"GET", "admin.test", "public.test", "/target/page", "/target/*"},
 		{"GET", "other.test", "public.test", "/page", "/*"},
-		{"GET", "internal", "public.test", "/page", "/*"},
+		{"GET", "internal", "public.test", "/page", "/*"}, // the proxy's own, of no route's host
 		{"GET", "", "public.test", "/page", "/*"},
 	} {
 		t.Run(strings.Join([]string{tt.method, tt.host, tt.forwarded, tt.target}, " "), func(t *testing.T) {

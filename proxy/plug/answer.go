@@ -62,6 +62,14 @@ func (a *Answer) Write(p []byte) (int, error) {
 	}
 }
 
+// Finish is called when the answer is written. The client has its time for
+// what net/http has yet to send, however long ago the rest was.
+func (a *Answer) Finish() {
+	if !a.Hijacked {
+		a.pace()
+	}
+}
+
 // pace sets the time by which the client has to take what is written next.
 // net/http clears it after the request, and who hijacks does.
 func (a *Answer) pace() {
