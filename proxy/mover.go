@@ -173,14 +173,11 @@ func (m *mover) rebalance(ctx context.Context, pool *upstream.Pool, of *moves) (
 		if !ok {
 			return false
 		}
-		if !asked[to] && !to.Reachable(ctx) {
+		s := m.anyOn(from)
+		if s == nil || !asked[to] && !to.Reachable(ctx) || pool.WaitRedial(timed) != nil {
 			return false
 		}
 		asked[to] = true
-		s := m.anyOn(from)
-		if s == nil || pool.WaitRedial(timed) != nil {
-			return false
-		}
 		of.depart(s, to)
 	}
 	return true
