@@ -241,8 +241,8 @@ func newPeer(t testing.TB, conn net.Conn, side Side) *peer {
 		buf := make([]byte, 32<<10)
 		for {
 			n, err := conn.Read(buf)
+			p.total.Add(int64(n)) // before anybody can know of them
 			p.read.feed(buf[:n])
-			p.total.Add(int64(n))
 			if err != nil {
 				p.read.open = len(p.read.buf) > 0 || !p.read.scan.AtMessage()
 				p.err = err
