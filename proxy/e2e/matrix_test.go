@@ -47,7 +47,7 @@ func TestMatrix(t *testing.T) {
 								baseline[client.name] = got
 								mu.Unlock()
 							} else {
-								compare(t, w, client, s, base, got)
+								compare(t, w, client, s, front, base, got)
 							}
 							summary.add(client.name, kind.name, w, got, t.Failed())
 						})
@@ -156,8 +156,10 @@ func bad(row []string) bool {
 	})
 }
 
-// compare fails where a row through w is none that the pair has directly.
-func compare(t *testing.T, w way, client clientKind, s *server, direct, got rows) {
+// compare fails where a row through w, which begins at front, is none that the
+// pair has directly. What differs only once through a way without stent is the
+// pair's own race, too.
+func compare(t *testing.T, w way, client clientKind, s *server, front string, direct, got rows) {
 	t.Helper()
 	for _, c := range cases {
 		row, ok := got[c.Name]
@@ -170,6 +172,9 @@ func compare(t *testing.T, w way, client clientKind, s *server, direct, got rows
 		want := w.expect(c, base)
 		for n := 0; n < again && !slices.Equal(row, want); n++ {
 			want = w.expect(c, playRows(t, client, s, s.address, []play.Case{c})[c.Name])
+			if !w.stent() {
+				row = playRows(t, client, s, front, []play.Case{c})[c.Name]
+			}
 		}
 		if !slices.Equal(row, want) {
 			t.Errorf("%s: through %s the row is\n\t%s\nand should be\n\t%s", c.Name, w, strings.Join(row, "\n\t"), strings.Join(want, "\n\t"))

@@ -75,7 +75,7 @@ func TestChromiumOverTLS(t *testing.T) {
 				return fmt.Sprintf("[{address: %q, tls: {certificates: [{cert: %q, key: %q}]}}]", address, certFile, keyFile)
 			}, w.config(server.address, ""))
 			got := playRows(t, over, server, s.address, cases)
-			compare(t, w, browser, server, want, got)
+			compare(t, w, browser, server, s.address, want, got)
 		})
 	}
 }

@@ -105,15 +105,16 @@ type coderSession struct {
 }
 
 // Close asks both how the closing handshake ended: the library's closer and
-// reader race for the server's close frame, and only one of them gets it.
+// reader race for the server's close frame, and only one of them gets it. The
+// reason is left out, because the closer is not told it.
 func (s *coderSession) Close(code int, reason string) error {
 	s.closing.Store(true)
 	err := s.coderConn.Close(code, reason)
-	end := s.end.Load()
-	if read := <-s.read; end.Code == 1006 {
-		end = &read
+	end := s.end.Load().Code
+	if read := <-s.read; end == 1006 {
+		end = read.Code
 	}
-	s.events <- *end
+	s.events <- play.Event{Kind: "close", Code: end}
 	return err
 }
 
