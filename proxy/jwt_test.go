@@ -117,7 +117,7 @@ func engines(t *testing.T, f func(t *testing.T)) {
 // moments, each with 1008. How late they are is logged, and depends on the
 // machine; the bound is for a session that is not ended by its own expiry.
 func TestExpiryOfManySessions(t *testing.T) {
-	const sessions, spread, bound = 1000, 3 * time.Second, 5 * time.Second
+	const sessions, spread, bound = 1000, 3 * time.Second, 10 * time.Second
 	const lead = 3 * time.Second // for one handshake
 	engines(t, func(t *testing.T) {
 		p, logs := launch(t, members(echo(t), "", ""), nil)

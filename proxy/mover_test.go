@@ -33,7 +33,7 @@ func TestNoMoveToNowhere(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			f := newFleet(t, ", continuity: {hold: 1s, backoff: {min: 10ms, max: 50ms}}", tt.pool, "ab", 1)
+			f := newFleet(t, ", continuity: {hold: 5s, backoff: {min: 10ms, max: 50ms}}", tt.pool, "ab", 1)
 			there := f.targets["b"]
 			_, dead := address(t, "tcp")
 			f.targets["b"] = fmt.Sprintf("{name: b, url: %q}", dead)
@@ -156,7 +156,7 @@ func TestDrainBesideSilent(t *testing.T) {
 
 // Those for whom there is no place stay where they are.
 func TestDrainBeyondMaxSessions(t *testing.T) {
-	f := newFleet(t, ", continuity: {hold: 1s, backoff: {min: 10ms, max: 50ms}}", ", max_sessions: 30", "ab", 1)
+	f := newFleet(t, ", continuity: {hold: 5s, backoff: {min: 10ms, max: 50ms}}", ", max_sessions: 30", "ab", 1)
 	f.join(30, "ws://"+f.proxy.Addrs()[0].String(), testbackend.ClientConfig{Every: 50 * time.Millisecond})
 	f.during("connected", 0, func() {})
 	f.pool = ", max_sessions: 20"

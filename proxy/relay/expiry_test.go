@@ -45,7 +45,7 @@ func TestExpires(t *testing.T) {
 			tt.run(t, r, r.client)
 			r.client.expect(closed(1008, ""))
 			r.client.Close()
-			if early := time.Until(s.Expires); early > 0 {
+			if early := time.Until(r.link.Expires); early > 0 {
 				t.Errorf("ended %v early", early)
 			}
 			r.over(Expired)

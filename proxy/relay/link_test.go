@@ -382,13 +382,15 @@ func TestMoveFromSilence(t *testing.T) {
 				}
 			}
 		})
+		t.Cleanup(func() {
+			close(stop)
+			<-alive
+		})
 		r.link.Move()
 		u.expect(closed(1001, ""))
 		if l := r.loss(); l.Cause != LossMoved {
 			t.Errorf("got %v, want LossMoved", l)
 		}
-		close(stop)
-		<-alive
 	})
 }
 
@@ -443,7 +445,7 @@ func TestMoveBehindSlowClient(t *testing.T) {
 			if n := r.link.Counters[Upstream].Text.Load(); n != moved {
 				moved, since = n, time.Now()
 			}
-			return moved > small && time.Since(since) > 50*time.Millisecond
+			return moved > small && time.Since(since) > 500*time.Millisecond
 		})
 		r.link.Move()
 		time.Sleep(r.link.Policy.Timeouts.Close * 5 / 4) // what falls due meanwhile is what is tested
