@@ -77,6 +77,10 @@ func gather(t *testing.T, address string) {
 
 func greet(conn *wire.Conn, words string) error {
 	defer conn.Close()
+	// It has waited for the others.
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		return err
+	}
 	if err := conn.Send(text1(words)); err != nil {
 		return err
 	}

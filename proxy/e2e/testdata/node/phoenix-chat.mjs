@@ -59,7 +59,7 @@ class Person {
     Object.assign(this, { id, token, opened: 0, closed: 0, failed: 0, heard: new Map(), order: [], servers: new Set() });
     this.socket = transport === "longpoll" ?
       new Socket(`${base}/socket`, { params: { token }, transport: LongPoll }) :
-      new Socket(`${base.replace("http", "ws")}/socket`, { params: { token }, transport: WebSocket, heartbeatIntervalMs: 1000 });
+      new Socket(`${base.replace("http", "ws")}/socket`, { params: { token }, transport: WebSocket, heartbeatIntervalMs: 3000 });
     this.socket.onOpen(() => this.opened++);
     this.socket.onClose(({ code, reason }) => {
       this.closed++;
@@ -150,6 +150,8 @@ if (kills) {
     backends: Math.max(ann.servers.size, bob.servers.size),
   };
 }
+await until("both are back", () => [ann, bob].every((p) =>
+  p.lobby.state === "joined" && p.direct.state === "joined" && p.presence.list().length === 2));
 result.people = [ann, bob].map((p) => ({
   opened: p.opened, closed: p.closed, failed: p.failed, joined: [p.lobby.state, p.direct.state], present: p.presence.list().length,
 }));
