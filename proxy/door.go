@@ -27,7 +27,7 @@ type Door struct {
 // ServeHTTP implements http.Handler.
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	table := d.Table()
-	r, info := admit(r, trustedProxies(r), table.sets)
+	r, info := admit(r, trustedProxies(r), table.owned)
 	answer := plug.Observe(w)
 	answer.Info = info
 	if d.Refused != nil && plug.AsksWebSocket(r) {

@@ -13,17 +13,20 @@ import (
 )
 
 // admit makes the Info of a request from what its peer may be believed, and
-// drops the header fields that no client, or no untrusted one, may send: sets
-// are a Table's. It returns r with its Info.
-func admit(r *http.Request, trusted []netip.Prefix, sets map[string]bool) (*http.Request, *plug.Info) {
-	info := &plug.Info{Peer: peerOf(r), Scheme: "http", Host: r.Host, Stall: config.DefaultTimeouts().Write.Std()}
+// drops the header fields that no client, or no untrusted one, may send. It
+// returns r with its Info.
+func admit(r *http.Request, trusted []netip.Prefix, owned ownedFields) (*http.Request, *plug.Info) {
+	info := &plug.Info{
+		Peer: peerOf(r), Scheme: "http", Host: r.Host, Stall: config.DefaultTimeouts().Write.Std(), Withheld: owned.withheld,
+	}
 	if r.TLS != nil {
 		info.Scheme = "https"
 	}
 	info.Trusted = contains(trusted, info.Peer)
 	info.ClientIP = info.Peer
-	dropForged(r.Header, info.Trusted, sets)
-	dropForged(r.Trailer, info.Trusted, sets)
+	dropForged(r.Header, info.Trusted, owned)
+	dropForged(r.Trailer, info.Trusted, owned)
+	withhold(r.Trailer, owned.withheld)
 	if info.Trusted {
 		info.ClientIP = clientIP(r.Header, info.Peer, trusted)
 		if scheme, ok := schemeOf(lastElement(r.Header["X-Forwarded-Proto"])); ok {
@@ -46,7 +49,7 @@ func admit(r *http.Request, trusted []netip.Prefix, sets map[string]bool) (*http
 // one of its plugs or, unless it is trusted, a proxy. Backends with a CGI
 // heritage can't tell "_" from "-" in a name, so neither is told apart here,
 // nor in the names of fields that say where a request ends.
-func dropForged(h http.Header, trusted bool, sets map[string]bool) {
+func dropForged(h http.Header, trusted bool, owned ownedFields) {
 	for sent := range h {
 		name := sent
 		if strings.IndexByte(name, '_') >= 0 {
@@ -55,8 +58,7 @@ func dropForged(h http.Header, trusted bool, sets map[string]bool) {
 				delete(h, sent)
 			}
 		}
-		always, set := sets[name]
-		if always || strings.HasPrefix(name, "Stent-") || !trusted && (set || saysWho(name)) {
+		if owned.set[name] || strings.HasPrefix(name, "Stent-") || !trusted && (owned.believed[name] || saysWho(name)) {
 			delete(h, sent)
 		}
 	}
@@ -223,6 +225,7 @@ func UpHeader(r *http.Request, info *plug.Info) http.Header {
 	}
 	delete(up, "Sec-Websocket-Key")
 	delete(up, "Sec-Websocket-Version")
+	withhold(up, info.Withheld)
 
 	if info.Peer.IsValid() {
 		peer := info.Peer.String()

@@ -66,7 +66,7 @@ func TestClientIP(t *testing.T) {
 		{"no address", "@", header("X-Forwarded-For", "1.1.1.1"), "invalid IP"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, info := admit(from(tt.peer, tt.header), proxies, nil)
+			_, info := admit(from(tt.peer, tt.header), proxies, ownedFields{})
 			if got := info.ClientIP.String(); got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
@@ -95,7 +95,7 @@ func TestSchemeAndHost(t *testing.T) {
 			if tt.tls {
 				r.TLS = new(tls.ConnectionState)
 			}
-			_, info := admit(r, proxies, nil)
+			_, info := admit(r, proxies, ownedFields{})
 			if info.Scheme != tt.scheme || info.Host != tt.host {
 				t.Errorf("got %s and %s, want %s and %s", info.Scheme, info.Host, tt.scheme, tt.host)
 			}
@@ -104,7 +104,9 @@ func TestSchemeAndHost(t *testing.T) {
 }
 
 func TestForgedFieldsAreDropped(t *testing.T) {
-	sets := map[string]bool{"X-User": true, "X-Trace": false}
+	owned := ownedFields{
+		set: map[string]bool{"X-User": true}, withheld: []string{"Origin"}, believed: map[string]bool{"X-Trace": true},
+	}
 	always := []string{"Stent-Session", "stent-attempt", "Stent_Session", "STENT-ANYTHING", "X-User", "x_user"}
 	byAnybody := []string{"Forwarded", "X-Real-Ip", "X-Request-Id", "X_Request_Id", "X-Forwarded-For", "X-Forwarded-Port", "x_forwarded_for", "X-Forwarded_Proto", "X-Trace", "X_trace"}
 	kept := []string{"Accept", "X-Forward", "Stent", "User_Agent", "X-User-Agent"}
@@ -125,7 +127,7 @@ func TestForgedFieldsAreDropped(t *testing.T) {
 		}
 		r := from(peer, h)
 		r.Trailer = trailer
-		r, _ = admit(r, proxies, sets)
+		r, _ = admit(r, proxies, owned)
 		if !reflect.DeepEqual(r.Header, want) {
 			t.Errorf("from %s left\n%v, want\n%v", peer, r.Header, want)
 		}
@@ -182,7 +184,7 @@ func TestUpHeader(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r, info := admit(from(tt.peer, tt.header), proxies, nil)
+			r, info := admit(from(tt.peer, tt.header), proxies, ownedFields{})
 			if tt.edit != nil {
 				info.EditRequest(tt.edit)
 			}
@@ -229,7 +231,7 @@ func FuzzHeader(f *testing.F) {
 			peer = "10.0.0.1:1"
 		}
 		r := from(peer, header(name1, value1, name2, value2))
-		r, info := admit(r, proxies, map[string]bool{"X-User": true})
+		r, info := admit(r, proxies, ownedFields{set: map[string]bool{"X-User": true}, withheld: []string{"Origin"}})
 		if info.Scheme != "http" && info.Scheme != "https" {
 			t.Errorf("scheme %q", info.Scheme)
 		}
@@ -242,7 +244,7 @@ func FuzzHeader(f *testing.F) {
 		up := UpHeader(r, info)
 		for name := range up {
 			name = strings.ToLower(strings.ReplaceAll(name, "_", "-"))
-			if strings.HasPrefix(name, "stent-") || name == "x-user" || name == "connection" || name == "upgrade" {
+			if strings.HasPrefix(name, "stent-") || name == "x-user" || name == "origin" || name == "connection" || name == "upgrade" {
 				t.Errorf("%s goes up", name)
 			}
 		}

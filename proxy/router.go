@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/stentproxy/stent/config"
-	"github.com/stentproxy/stent/proxy/field"
 	"github.com/stentproxy/stent/proxy/plug"
 	"github.com/stentproxy/stent/proxy/token"
 )
@@ -22,9 +21,8 @@ type Table struct {
 	front     plug.Pipeline
 	pipelines map[string]plug.Pipeline
 	handler   http.Handler // front around the routing
-	// sets holds the folded names of the header fields that a plug of any
-	// pipeline sets upward; false for those believed of trusted proxies.
-	sets map[string]bool
+	// owned are the fields that are not their clients' to send.
+	owned ownedFields
 	// polls says that some route has long poll.
 	polls bool
 	// keys are the key sets that the plugs need.
@@ -36,7 +34,6 @@ type Table struct {
 func NewTable(cfg *config.Config, env plug.Env) (*Table, error) {
 	t := &Table{
 		pipelines: make(map[string]plug.Pipeline, len(cfg.Pipelines)),
-		sets:      make(map[string]bool),
 	}
 	var errs []error
 	compile := func(key, name string, plugs []config.Plug) plug.Pipeline {
@@ -44,17 +41,10 @@ func NewTable(cfg *config.Config, env plug.Env) (*Table, error) {
 		p, err := plug.CompilePipeline(plugs, env)
 		errs = append(errs, config.Within(key, err))
 		t.keys = append(t.keys, p.Keys()...)
-		for _, name := range p.Sets() {
-			t.sets[field.Fold(name)] = true
-		}
-		for _, name := range p.Believes() {
-			if name = field.Fold(name); !t.sets[name] {
-				t.sets[name] = false
-			}
-		}
 		return p
 	}
 	t.front = compile("endpoint", "", cfg.Endpoint)
+	inUse := []plug.Pipeline{t.front}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
 		t.pipelines[name] = compile("pipelines."+name, name, cfg.Pipelines[name])
 	}
@@ -67,6 +57,7 @@ func NewTable(cfg *config.Config, env plug.Env) (*Table, error) {
 			}
 			plugs = append(plugs, p...)
 		}
+		inUse = append(inUse, plugs)
 		e, err := newEndpoint(route, plugs)
 		errs = append(errs, err)
 		t.Endpoints = append(t.Endpoints, e)
@@ -75,6 +66,7 @@ func NewTable(cfg *config.Config, env plug.Env) (*Table, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	t.owned = ownedBy(inUse)
 	t.handler = t.front.Wrap(http.HandlerFunc(t.route))
 	return t, nil
 }

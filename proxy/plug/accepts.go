@@ -40,7 +40,7 @@ func accepts(c *config.AcceptsPlug, _ Env) (Compiled, error) {
 		Status: http.StatusNotAcceptable,
 		Detail: "this resource is served as " + strings.Join(types, ", "),
 	}
-	return Compiled{Wrap: func(next http.Handler) http.Handler {
+	return Compiled{Reads: []string{"Accept"}, Wrap: func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !acceptable(r.Header["Accept"], types) {
 				refusal.ServeHTTP(w, r)

@@ -40,7 +40,7 @@ func basicAuth(c *config.BasicAuthPlug, _ Env) (Compiled, error) {
 	}
 	refusal := (&Problem{Status: http.StatusUnauthorized, Detail: "this resource asks for a user's name and password"}).
 		Set("WWW-Authenticate", `Basic realm="`+c.Realm+`", charset="UTF-8"`)
-	return Compiled{Wrap: func(next http.Handler) http.Handler {
+	return Compiled{Reads: []string{"Authorization"}, Wrap: func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			user, password, ok := r.BasicAuth()
 			if !ok || !known.match(r, user, password) {

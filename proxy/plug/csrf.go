@@ -24,7 +24,7 @@ func csrf(c *config.CSRFPlug, _ Env) (Compiled, error) {
 		Status: http.StatusForbidden,
 		Detail: "the request lacks the token of its session, in the parameter " + c.Query + " or the header " + header,
 	}
-	return Compiled{Wrap: func(next http.Handler) http.Handler {
+	return Compiled{Reads: []string{"Cookie", header}, Wrap: func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			info := From(r)
 			if info.session != nil {

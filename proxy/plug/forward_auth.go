@@ -66,7 +66,21 @@ func forwardAuth(c *config.ForwardAuthPlug, env Env) (Compiled, error) {
 		}
 		f.set = append(f.set, name)
 	}
-	return Compiled{Wrap: f.wrap, Sets: f.set}, nil
+	return Compiled{Wrap: f.wrap, Sets: f.set, Reads: f.credentials()}, nil
+}
+
+// credentials are those of the copied fields in which clients say who they
+// are. Another one that some plug sets stays empty: the service may take it
+// for that plug's.
+func (f *forward) credentials() []string {
+	var list []string
+	for _, name := range f.copied {
+		switch name {
+		case "Authorization", "Cookie", "Origin":
+			list = append(list, name)
+		}
+	}
+	return list
 }
 
 // What is taken of an answer, in bytes. A longer one is no answer.

@@ -26,6 +26,9 @@ type Info struct {
 	Scheme string
 	// Host is the host that the client asked for, with its port.
 	Host string
+	// Withheld are the folded names of the header fields that plugs read and
+	// that don't go up as the client sent them, since a plug sets them.
+	Withheld []string
 	// ClientCert is what the client's certificate says; nil without one.
 	ClientCert *ClientCert
 

@@ -65,7 +65,11 @@ func jwt(c *config.JWTPlug, env Env) (Compiled, error) {
 		}
 		p.headers[http.CanonicalHeaderKey(name)] = claim
 	}
-	return Compiled{Wrap: p.wrap, Sets: slices.Sorted(maps.Keys(p.headers)), Keys: set}, nil
+	var reads []string
+	for _, s := range p.sources {
+		reads = append(reads, s.field())
+	}
+	return Compiled{Wrap: p.wrap, Sets: slices.Sorted(maps.Keys(p.headers)), Reads: reads, Keys: set}, nil
 }
 
 func (p *tokenPlug) wrap(next http.Handler) http.Handler {

@@ -19,7 +19,7 @@ func origin(c *config.OriginPlug, _ Env) (Compiled, error) {
 		}
 	}
 	refusal := &Problem{Status: http.StatusForbidden, Detail: "requests from this origin are not admitted"}
-	return Compiled{Wrap: func(next http.Handler) http.Handler {
+	return Compiled{Reads: []string{"Origin"}, Wrap: func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !rule.admits(r.Header["Origin"], From(r).Host) {
 				refusal.ServeHTTP(w, r)

@@ -61,6 +61,16 @@ func (p Pipeline) Sets() []string {
 	return sets
 }
 
+// Reads returns the header fields in which the plugs look for what the client
+// has to say for itself.
+func (p Pipeline) Reads() []string {
+	var reads []string
+	for _, c := range p {
+		reads = append(reads, c.Reads...)
+	}
+	return reads
+}
+
 // Believes returns the header fields that the plugs set upward unless a
 // trusted proxy has.
 func (p Pipeline) Believes() []string {

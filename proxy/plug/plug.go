@@ -39,9 +39,12 @@ type Compiled struct {
 	Name string
 	Wrap func(http.Handler) http.Handler
 	// Sets names the header fields that the plug sets upward. They are
-	// dropped from every client's request at the door, on all routes, so that
-	// a backend may believe them.
+	// dropped from every client's request, on all routes, so that a backend
+	// may believe them: at the door, or on the way up where a plug Reads them.
 	Sets []string
+	// Reads names the fields in which the plug looks for what the client has
+	// to say for itself, whatever others set in them.
+	Reads []string
 	// Believes names the fields that the plug sets upward, too, but takes over
 	// from trusted proxies: they are dropped from all others.
 	Believes []string

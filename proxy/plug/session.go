@@ -40,7 +40,7 @@ func cookieSession(c *config.SessionPlug, _ Env) (Compiled, error) {
 	if err != nil {
 		return Compiled{}, config.Within("id", err)
 	}
-	return Compiled{Wrap: func(next http.Handler) http.Handler {
+	return Compiled{Reads: []string{"Cookie"}, Wrap: func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			info, now := From(r), time.Now()
 			s, stale := signer.read(r, now)

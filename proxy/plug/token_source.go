@@ -67,6 +67,20 @@ func (s tokenSource) find(r *http.Request) []string {
 	return found
 }
 
+// field is the header field with the token; empty where none has it.
+func (s tokenSource) field() string {
+	switch s.Kind {
+	case config.FromHeader:
+		return s.Name
+	case config.FromCookie:
+		return "Cookie"
+	case config.FromProtocol:
+		return protocolHeader
+	case config.FromQuery:
+	}
+	return ""
+}
+
 // isField says whether a field is that of the token, or one that the upstream
 // may take for it.
 func (s tokenSource) isField(name string) bool { return field.Fold(name) == s.Name }
