@@ -14,6 +14,11 @@ import (
 // misspelt ones, before anything is decoded: quotes and escapes make the text
 // in the file another than the value. root is nil where the file is no YAML.
 func (s *source) conceal(root *node) {
+	defer func() {
+		for i, line := range s.lines {
+			s.lines[i] = withoutUserinfo(line)
+		}
+	}()
 	if root == nil {
 		for i, line := range s.lines {
 			s.lines[i] = guess(line)
@@ -231,6 +236,16 @@ func guess(line string) string {
 	return secretText.ReplaceAllStringFunc(line, func(match string) string {
 		key := secretText.FindStringSubmatch(match)[1]
 		return key + stars(match[len(key):])
+	})
+}
+
+// userinfo is what a URL has of a user (RFC 3986 section 3.2.1). No key takes
+// a URL with it, so that it may be meant for any.
+var userinfo = regexp.MustCompile(`://[^\s/?#]*@`)
+
+func withoutUserinfo(line string) string {
+	return userinfo.ReplaceAllStringFunc(line, func(match string) string {
+		return "://" + stars(match[3:len(match)-1]) + "@"
 	})
 }
 

@@ -47,6 +47,9 @@ func TestConceal(t *testing.T) {
 		{"plugs in a map", "pipelines: {a: {session: {secret: hunter}}}", "pipelines: {a: {session: {secret: ******}}}"},
 		{"pipeline that sounds like one", "pipelines: {secret: [accepts: [html]]}", "pipelines: {secret: [accepts: [html]]}"},
 		{"header", "endpoint: [headers: {request: {set: {Authorization: hunter, X-A: x}}}]", "endpoint: [headers: {request: {set: {Authorization: ******, X-A: x}}}]"},
+		{"URL with a password", "upstreams: {a: {targets: [ws://bob:hunter@host/x@y]}}", "upstreams: {a: {targets: [ws://**********@host/x@y]}}"},
+		{"URL without one", "upstreams: {a: {targets: [ws://host/x@y, ws://b]}} # a@b", "upstreams: {a: {targets: [ws://host/x@y, ws://b]}} # a@b"},
+		{"URL in no YAML", "targets: [ws://bob:hunter@host", "targets: [ws://**********@host"},
 		{"no YAML", `admin: {token: "hunt\"er", password: 'hunt''er'`, `admin: {token: **********, password: **********`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

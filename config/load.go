@@ -74,7 +74,11 @@ func Parse(name string, src []byte, options ...Option) (*Config, error) {
 	c.index()
 	d.add(c.check().problems)
 	if d.compile != nil {
-		d.add(d.sound(found(d.compile(&c))))
+		err := d.compile(&c)
+		d.add(d.sound(found(err)))
+		if err != nil && len(d.errs) == 0 {
+			d.add([]problem{{message: err.Error(), cause: err}})
+		}
 	}
 	if len(d.errs) > 0 {
 		return nil, d.report()
@@ -96,10 +100,18 @@ func (d *decoder) add(list []problem) {
 	}
 }
 
+// ErrChecked is for what compiles a configuration: it stands for a mistake that
+// Parse has found by itself, at the keys where it was made. Only of a
+// configuration that Parse has not seen is it news.
+var ErrChecked = errors.New("the configuration was not checked")
+
 // found are the problems that err names by their keys.
 func found(err error) []problem {
 	var list []problem
 	for _, e := range flatten(err) {
+		if errors.Is(e, ErrChecked) {
+			continue
+		}
 		p := problem{message: e.Error(), cause: e}
 		if key, ok := errors.AsType[*KeyError](e); ok {
 			p = problem{path: key.Path, message: key.Err.Error(), cause: key.Err}

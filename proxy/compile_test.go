@@ -39,6 +39,23 @@ func TestCompileErrors(t *testing.T) {
 	}
 }
 
+// A pipeline that is not there is reported where its name stands, and not once
+// more for each route.
+func TestUnknownPipelineOnce(t *testing.T) {
+	compile := config.WithCompile(func(cfg *config.Config) error {
+		_, err := Compile(cfg, testHandlers)
+		return err
+	})
+	_, err := config.Parse("test.yaml", []byte(`pipe_through: [nobody]
+routes: [{path: /a, upstream: app}, {path: /b, upstream: app}]
+upstreams: {app: {targets: ["ws://127.0.0.1:9000"]}}
+`), compile)
+	list, _ := errors.AsType[config.Errors](err)
+	if len(list) != 1 || list[0].Path != "pipe_through[0]" {
+		t.Errorf("got\n%v\nwant one error, at pipe_through[0]", err)
+	}
+}
+
 // Compile goes on after a fault: a plug's hides none of a handler, nor a
 // certificate's one of the next.
 func TestCompileNamesAllErrors(t *testing.T) {

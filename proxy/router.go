@@ -53,7 +53,7 @@ func NewTable(cfg *config.Config, env plug.Env) (*Table, error) {
 		for _, name := range route.Pipelines {
 			p, ok := t.pipelines[name]
 			if !ok {
-				errs = append(errs, config.Within(route.KeyPath+".pipe_through", fmt.Errorf("no pipeline is called %q", name)))
+				errs = append(errs, config.Within(route.KeyPath+".pipe_through", fmt.Errorf("no pipeline is called %q: %w", name, config.ErrChecked)))
 			}
 			plugs = append(plugs, p...)
 		}

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/stentproxy/stent/config"
+	"github.com/stentproxy/stent/proxy/plug"
 )
 
 func TestGuard(t *testing.T) {
@@ -121,6 +122,40 @@ func TestGuardOwnHost(t *testing.T) {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+// Other machines call a listener at every address by a name that it can't
+// know: there the token says enough.
+func TestGuardAtEveryAddress(t *testing.T) {
+	ok := func(http.ResponseWriter, *http.Request) *plug.Problem { return nil }
+	mux := http.NewServeMux()
+	mux.Handle("/closed", get(ok))
+	mux.Handle("/open", open(ok))
+	for _, tt := range []struct {
+		address, token, path, given string
+		want                        int
+	}{
+		{":4001", "s3cret", "/closed", "s3cret", 200},
+		{":4001", "s3cret", "/closed", "secret", 403},
+		{":4001", "s3cret", "/closed", "", 403},
+		{":4001", "s3cret", "/open", "", 200},
+		{":4001", "", "/closed", "", 403},
+		{":4001", "", "/open", "", 403},
+		{"10.0.0.5:4001", "s3cret", "/closed", "s3cret", 403},
+		{"10.0.0.5:4001", "s3cret", "/open", "", 403},
+	} {
+		terms := func() config.Admin { return config.Admin{Token: config.NewSecret(tt.token)} }
+		r := httptest.NewRequest("GET", tt.path, nil)
+		r.Host = "stent.internal:4001"
+		if tt.given != "" {
+			r.Header.Set("Authorization", "Bearer "+tt.given)
+		}
+		w := httptest.NewRecorder()
+		newGuard("tcp", tt.address, terms, zap.NewNop()).wrap(mux).ServeHTTP(w, r)
+		if w.Code != tt.want {
+			t.Errorf("%+v: got %d", tt, w.Code)
+		}
 	}
 }
 
