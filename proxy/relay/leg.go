@@ -61,6 +61,8 @@ type leg struct {
 	excused time.Duration // likewise
 	timed   atomic.Bool
 
+	taken uint64 // what takes saw last; owned by the reader
+
 	mu sync.Mutex
 	// guarded by mu
 	controls []byte // frames that wait for a frame boundary
@@ -122,31 +124,66 @@ func (l *leg) keepalive(k Keepalive, t instant) (next instant, silent bool) {
 		return due, false
 	}
 	l.mu.Lock()
+	// A ping waits for the end of a frame, however long that takes, and behind
+	// what the peer has not taken. Who does not get it can't answer; who takes
+	// nothing has timeouts.write.
+	behind := len(l.controls) > 0 || l.backed()
 	asked := l.pings.at
-	waiting := l.pings.waiting()
+	var payload []byte
 	switch {
 	case asked >= due: // our ping is out and nothing has come since
-	case waiting:
+	case l.pings.waiting():
 		asked = due // the forwarded ping stands for ours
+	case behind:
 	default:
+		payload = l.pings.ping(t)
 		asked = t
 	}
-	var payload []byte
-	if asked == t && !waiting {
-		payload = l.pings.ping(t)
+	if behind {
+		l.pings.behind = t
 	}
+	asked = max(asked, l.pings.behind)
 	l.mu.Unlock()
 	if payload != nil {
 		l.inject(frame.Ping, payload)
 	}
-	if over := asked.add(k.Timeout); t < over {
+	if behind || payload != nil {
+		l.takes()
+	}
+	over := asked.add(k.Timeout)
+	switch {
+	case behind:
+		return t.add(lookAgain), false
+	case t < over:
 		// An answer may make the next ping due before that.
 		return min(over, t.add(k.Interval)), false
-	}
-	if l.unread() {
+	case l.unread():
 		return t.add(lookAgain), false // it is we who are late
+	case l.takes():
+		l.mu.Lock()
+		l.pings.behind = t
+		l.mu.Unlock()
+		return t.add(lookAgain), false
 	}
 	return 0, true
+}
+
+// takes reports whether the peer has acknowledged bytes since the last call
+// and the system still has some for it: then our ping is among those, behind
+// more than the peer's line carries in that time.
+func (l *leg) takes() bool {
+	var taken uint64
+	var left bool
+	if l.sock != nil {
+		taken, left = acknowledged(l.sock.fd)
+	} else if socket, _ := footed(l.conn); socket != nil {
+		if raw, err := socket.(syscall.Conn).SyscallConn(); err == nil {
+			raw.Control(func(fd uintptr) { taken, left = acknowledged(int(fd)) })
+		}
+	}
+	more := taken > l.taken
+	l.taken = taken
+	return more && left
 }
 
 // lookAgain is when a peer is looked at again that has said something which

@@ -605,7 +605,7 @@ func TestMoveInsideDownload(t *testing.T) {
 		s := Session{Policy: impatient, Loops: startLoops(t, 1)} // on the pump it would have to take more at once
 		r := newRig(t, s, func(testing.TB) (own, peer net.Conn) {
 			own, peer = tightPair()
-			return own, slow{peer}
+			return own, slow{peer, 400 * time.Millisecond}
 		}, nil)
 		r.pair = tcpPair
 		u, c := r.attach(), r.client
@@ -621,11 +621,14 @@ func TestMoveInsideDownload(t *testing.T) {
 	})
 }
 
-// slow is a connection that is read at 20 KiB a second.
-type slow struct{ net.Conn }
+// slow is a connection of which 8 KiB are read at each pause.
+type slow struct {
+	net.Conn
+	pause time.Duration
+}
 
 func (s slow) Read(p []byte) (int, error) {
-	time.Sleep(400 * time.Millisecond)
+	time.Sleep(s.pause)
 	return s.Conn.Read(p[:min(len(p), 8<<10)])
 }
 

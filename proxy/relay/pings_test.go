@@ -2,7 +2,10 @@ package relay
 
 import (
 	"bytes"
+	"net"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -276,4 +279,83 @@ func TestUnreadPeerIsNotSilent(t *testing.T) {
 			t.Errorf("got %v, silent %v, want it to be looked at again", next, silent)
 		}
 	})
+}
+
+// answering returns what the peer gets next beside pings, which it answers.
+func answering(p *peer) heard {
+	for {
+		h, ok := p.next()
+		if !ok || h.op != frame.Ping {
+			return h
+		}
+		p.say(p.frame(true, frame.Pong, h.payload))
+	}
+}
+
+// A peer is not silent that can't have got our ping: it waits for the end of
+// a frame, behind what the peer has not taken, or in the system's own buffer.
+func TestPingBehindLongFrame(t *testing.T) {
+	pinged := newPolicy(func(p *Policy) { p.Keepalive = Keepalive{100 * time.Millisecond, time.Second} })
+	long := strings.Repeat("l", 200_000)
+	onEachEngine(t, "the sender is slow", func(t *testing.T, s Session, p pair) {
+		t.Parallel()
+		s.Policy = pinged
+		s.Inspector = inspector(func(Side, frame.Opcode, []byte) Result { return Result{} })
+		r := newRig(t, s, p, nil)
+		u, c := r.attach(), r.client
+		said := background(func() {
+			for part := range slices.Chunk(c.text(long), 5_000) {
+				c.say(part)
+				time.Sleep(50 * time.Millisecond) // 2 s in all
+			}
+		})
+		if h := answering(u); h != text(long) {
+			t.Errorf("the upstream got %v", h)
+		}
+		<-said
+	})
+	for _, engine := range []string{"pump", "loop"} {
+		start := func(t *testing.T, client pair) *rig {
+			s := Session{Policy: pinged}
+			if engine == "loop" {
+				s.Loops = startLoops(t, 1)
+			}
+			r := newRig(t, s, client, nil)
+			r.pair = tcpPair
+			return r
+		}
+		hears := func(t *testing.T, r *rig) {
+			u := r.attach()
+			said := background(func() { u.say(u.text(long)) })
+			answered := background(func() { answering(u) })
+			if h := answering(r.client); h != text(long) {
+				t.Errorf("the client got %v", h)
+			}
+			if end := r.link.Ended(); end != nil {
+				t.Errorf("ended: %v", end.Cause)
+			}
+			<-said
+			u.Close()
+			<-answered
+		}
+		t.Run("the receiver is slow/"+engine, func(t *testing.T) {
+			t.Parallel()
+			hears(t, start(t, func(testing.TB) (own, peer net.Conn) {
+				own, peer = tightPair()
+				return own, slow{peer, 100 * time.Millisecond} // 2 s in all
+			}))
+		})
+		t.Run("the line is slow/"+engine, func(t *testing.T) {
+			if runtime.GOOS != "linux" {
+				t.Skip("what a peer has acknowledged is known on Linux alone")
+			}
+			t.Parallel()
+			hears(t, start(t, func(t testing.TB) (own, peer net.Conn) {
+				own, peer = tcpPair(t)
+				own.(*net.TCPConn).SetWriteBuffer(4 << 20)
+				peer.(*net.TCPConn).SetReadBuffer(8 << 10)
+				return own, slow{peer, 100 * time.Millisecond}
+			}))
+		})
+	}
 }
