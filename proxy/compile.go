@@ -161,7 +161,8 @@ func extensionsOf(rt *route, c *config.Route) extensionRule {
 		return extTerminate
 	case c.Compression == config.CompressionOff, rt.mode == modeMessage:
 		return extOff
-	case rt.continuity != nil:
+	// A dropped message is missing from the window of who inflates the next.
+	case rt.continuity != nil, c.Limits.OnLimit == config.OnLimitDrop:
 		return extContinuity
 	default:
 		return extPassthrough

@@ -24,7 +24,7 @@ type extensionRule uint8
 
 const (
 	extPassthrough extensionRule = iota // end to end, as offered and answered
-	extContinuity                       // end to end, in a form that a new upstream can go on with
+	extContinuity                       // end to end, in a form that a new upstream, or one that misses messages, can go on with
 	extOff                              // none
 	extTerminate                        // permessage-deflate with each leg
 )

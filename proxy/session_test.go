@@ -120,6 +120,23 @@ func TestAnswerThatComesDown(t *testing.T) {
 	}
 }
 
+// Where messages are dropped each is compressed by itself: the others stay
+// what they were.
+func TestDropBesideCompression(t *testing.T) {
+	for onLimit, want := range map[string]string{"drop": noContext, "slow": "permessage-deflate; client_max_window_bits"} {
+		t.Run(onLimit, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, "limits: {messages_per_second: 5, on_limit: "+onLimit+"}", "", nil)
+			s.offer = []string{"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"}
+			s.agree = []string{"Sec-WebSocket-Extensions: " + want}
+			s.open()
+			if got := s.upstream.request.Header.Get("Sec-WebSocket-Extensions"); got != want {
+				t.Errorf("offers %q, want %q", got, want)
+			}
+		})
+	}
+}
+
 // A further upstream is asked for what the client was told, and knows by the
 // session and the attempt whom it gets.
 func TestRequestOfARedial(t *testing.T) {

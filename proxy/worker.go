@@ -182,7 +182,7 @@ func (s *Session) first() error {
 	if !s.link.Attached() {
 		// Not the worker's context: what is derived from it would leave its
 		// traces there for as long as the session lives.
-		conn, err := s.dial(context.Background(), s.proxy.pools.Get(s.route.upstream))
+		conn, err := s.dial(context.Background(), s.proxy.pools.Get(s.route.upstream), false)
 		if err != nil {
 			return err
 		}
@@ -259,11 +259,11 @@ func (s *Session) again(ctx context.Context) error {
 	if s.planned {
 		pause.next = 0
 	}
-	for {
+	for again := false; ; again = true {
 		err := pause.wait(ctx)
 		var conn *upstream.Conn
 		if err == nil {
-			conn, err = s.redial(ctx)
+			conn, err = s.redial(ctx, again)
 		}
 		if err == nil {
 			err = s.resume(conn)
@@ -288,8 +288,9 @@ func (s *Session) again(ctx context.Context) error {
 	}
 }
 
-// redial waits for the pool's rate and dials once.
-func (s *Session) redial(ctx context.Context) (*upstream.Conn, error) {
+// redial waits for the pool's rate and dials once. Again says that it has come
+// to nothing before.
+func (s *Session) redial(ctx context.Context, again bool) (*upstream.Conn, error) {
 	pool := s.proxy.pools.Get(s.route.upstream)
 	if pool == nil {
 		return nil, errNoPool
@@ -299,7 +300,7 @@ func (s *Session) redial(ctx context.Context) (*upstream.Conn, error) {
 			return nil, fmt.Errorf("wait for redial_rate: %w", err)
 		}
 	}
-	conn, err := s.dial(ctx, pool)
+	conn, err := s.dial(ctx, pool, again)
 	if refused, ok := errors.AsType[*upstream.Refused](err); ok {
 		refused.Response.Body.Close() // its client is answered already
 	}
@@ -310,8 +311,7 @@ func (s *Session) redial(ctx context.Context) (*upstream.Conn, error) {
 // refuses this session, or will not agree to what the client was told.
 func refusedForGood(err error) bool {
 	if r, ok := errors.AsType[*upstream.Refused](err); ok {
-		code := r.Response.StatusCode
-		return code >= 400 && code < 500 && code != http.StatusRequestTimeout && code != http.StatusTooManyRequests
+		return !r.Passing()
 	}
 	d, ok := errors.AsType[*upstream.DialError](err)
 	if !ok || len(d.Attempts) == 0 {
@@ -325,8 +325,9 @@ func refusedForGood(err error) bool {
 	return true
 }
 
-// dial dials once. The session's end ends it, and so does ctx's.
-func (s *Session) dial(ctx context.Context, pool *upstream.Pool) (conn *upstream.Conn, err error) {
+// dial dials once; again says that it has come to nothing before. The
+// session's end ends it, and so does ctx's.
+func (s *Session) dial(ctx context.Context, pool *upstream.Pool, again bool) (conn *upstream.Conn, err error) {
 	if pool == nil {
 		return nil, errNoPool
 	}
@@ -339,6 +340,7 @@ func (s *Session) dial(ctx context.Context, pool *upstream.Pool) (conn *upstream
 		cancel()
 	}
 	shake := s.handshake()
+	shake.Again = again
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("dial upstream: panic: %v", v)

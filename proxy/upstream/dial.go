@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/stentproxy/stent/config"
@@ -44,7 +45,7 @@ func (p *Pool) Dial(ctx context.Context, h *Handshake) (*Conn, error) {
 			return conn, nil
 		}
 		if refused, ok := errors.AsType[*Refused](err); ok {
-			if !h.Redial || !refused.passing() {
+			if !h.Redial || !refused.Passing() {
 				return nil, err
 			}
 			refused.Response.Body.Close()
@@ -60,8 +61,9 @@ func (p *Pool) Dial(ctx context.Context, h *Handshake) (*Conn, error) {
 type caller interface {
 	// plain reports whether the place is none of max_sessions.
 	plain() bool
-	// take picks one of the candidates and takes the place. p.mu is held.
-	take(p *Pool, candidates []*Target) *Target
+	// take picks one of the candidates and takes the place; again says that
+	// others were asked before. p.mu is held.
+	take(p *Pool, candidates []*Target, again bool) *Target
 }
 
 // reserve picks a target that was not tried yet and takes a place on it, up
@@ -98,7 +100,8 @@ func (p *Pool) tryReserve(c caller, tried []Attempt) (lease, <-chan struct{}, er
 	}
 	switch {
 	case len(candidates) > 0:
-		t := c.take(p, candidates)
+		t := c.take(p, candidates, len(tried) > 0)
+		t.asked = now
 		return lease{t, p.policy, t.tls}, nil, nil
 	case len(tried) > 0:
 		return lease{}, nil, &DialError{Pool: p.name, Attempts: tried}
@@ -110,8 +113,8 @@ func (p *Pool) tryReserve(c caller, tried []Attempt) (lease, <-chan struct{}, er
 
 func (h *Handshake) plain() bool { return false }
 
-func (h *Handshake) take(p *Pool, candidates []*Target) *Target {
-	t := p.pick(h, candidates)
+func (h *Handshake) take(p *Pool, candidates []*Target, again bool) *Target {
+	t := p.pick(h, candidates, again || h.Again)
 	t.dialling++
 	t.dials++
 	return t
@@ -119,12 +122,15 @@ func (h *Handshake) take(p *Pool, candidates []*Target) *Target {
 
 // pick chooses among the candidates by the pool's balance and the client's
 // own wishes. p.mu is held.
-func (p *Pool) pick(h *Handshake, candidates []*Target) *Target {
+func (p *Pool) pick(h *Handshake, candidates []*Target, again bool) *Target {
+	if h.Prefer != nil && slices.Contains(candidates, h.Prefer) {
+		return h.Prefer
+	}
+	if again {
+		candidates = hopeful(candidates)
+	}
 	keep := candidates[:0]
 	for _, t := range candidates {
-		if t == h.Prefer {
-			return t
-		}
 		if t != h.Avoid || p.policy.balance.kind == config.BalanceHash {
 			keep = append(keep, t)
 		}
@@ -133,6 +139,27 @@ func (p *Pool) pick(h *Handshake, candidates []*Target) *Target {
 		return h.Avoid
 	}
 	return choose(p.policy.balance, keep, h, p.rng)
+}
+
+// hopeful returns those of the candidates that are not doubtful; where all
+// are, the one whose last dial is the longest ago. A balance alone would ask
+// what is dead again and again, since it has the fewest sessions, and never
+// come to what lives.
+func hopeful(candidates []*Target) []*Target {
+	oldest := candidates[0]
+	keep := candidates[:0]
+	for _, t := range candidates {
+		if !t.doubtful {
+			keep = append(keep, t)
+		}
+		if t.asked.Before(oldest.asked) {
+			oldest = t
+		}
+	}
+	if len(keep) == 0 {
+		keep = append(keep, oldest)
+	}
+	return keep
 }
 
 // settle ends the dial: the place becomes the session's or is free again,
@@ -151,8 +178,11 @@ func (l lease) settle(r result, took time.Duration, err error) {
 	case resultRefused:
 		// A 5xx says nothing good of the target, but it is there and the
 		// client has its answer: neither a failure nor a success.
-		if refused, ok := errors.AsType[*Refused](err); ok && refused.Response.StatusCode < 500 {
-			t.succeeded()
+		if refused, ok := errors.AsType[*Refused](err); ok {
+			if refused.Response.StatusCode < 500 {
+				t.succeeded()
+			}
+			t.doubtful = refused.Passing()
 		}
 		p.pools.seconds.Observe(took.Seconds())
 	case resultUnsuitable:

@@ -251,7 +251,7 @@ func TestRefusalOfARedial(t *testing.T) {
 		passes bool
 	}{
 		{"503 Busy", true}, {"500 Oops", true}, {"429 Slow Down", true}, {"408 Too Slow", true},
-		{"401 No", false}, {"404 None", false}, {"302 Elsewhere", false}, {"200 OK", false},
+		{"302 Elsewhere", true}, {"200 OK", true}, {"401 No", false}, {"404 None", false},
 	} {
 		t.Run(tt.status, func(t *testing.T) {
 			closed := make(chan struct{})
@@ -519,6 +519,80 @@ func TestAvoidAndPrefer(t *testing.T) {
 	if got := dial(Handshake{Avoid: a, Prefer: b}); got != a.Address() {
 		t.Errorf("got %s, want the only one there is", got)
 	}
+}
+
+// Targets that are dead have the fewest sessions. They cost attempts, but never
+// all of them, once they are known.
+func TestDoubtfulTargetsAreAskedLast(t *testing.T) {
+	one, two, alive, own := listen(t, say("nonsense")), listen(t, say("nonsense")), listen(t, welcome), listen(t, welcome)
+	for _, tt := range []struct {
+		name     string
+		attempts int
+		h        Handshake
+		avoid    int // of the pool's targets; -1 is none
+		want     int
+	}{
+		{"a client", 2, Handshake{}, -1, 2},
+		{"one that is held", 2, Handshake{Redial: true}, 3, 2},
+		{"one that is held, asked again", 1, Handshake{Redial: true, Again: true}, 3, 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			u := upstreamOf(one.url(), two.url(), alive.url(), own.url())
+			u.Dial.Attempts = tt.attempts
+			p := newPoolOf(t, u)
+			p.mu.Lock()
+			p.targets[0].doubtful, p.targets[1].doubtful = true, true
+			p.targets[2].sessions, p.targets[3].sessions = 10, 20
+			p.mu.Unlock()
+			if tt.avoid >= 0 {
+				tt.h.Avoid = p.targets[tt.avoid]
+			}
+			c, err := p.Dial(t.Context(), &tt.h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if c.Target != p.targets[tt.want] {
+				t.Errorf("got %s", c.Target.Name())
+			}
+		})
+	}
+	t.Run("all have their turn", func(t *testing.T) {
+		u := upstreamOf(one.url(), two.url(), alive.url(), own.url())
+		u.Dial.Attempts = 2
+		p := newPoolOf(t, u)
+		p.mu.Lock()
+		for _, target := range p.targets {
+			target.doubtful = true
+		}
+		p.targets[2].sessions = 10
+		p.mu.Unlock()
+		for round := 0; ; round++ {
+			c, err := p.Dial(t.Context(), &Handshake{Redial: true, Again: true, Avoid: p.targets[2]})
+			if err == nil {
+				c.Close()
+				break
+			}
+			if round == 2 {
+				t.Fatal(err)
+			}
+		}
+	})
+	t.Run("the target that was lost comes before them", func(t *testing.T) {
+		p := newPoolOf(t, upstreamOf(one.url(), two.url(), own.url()))
+		c, err := p.Dial(t.Context(), &Handshake{Redial: true, Again: true, Avoid: p.targets[2]})
+		if err == nil {
+			c.Close()
+		}
+		c, err = p.Dial(t.Context(), &Handshake{Redial: true, Again: true, Avoid: p.targets[2]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if n := p.targets[0].dials + p.targets[1].dials; n != 2 {
+			t.Errorf("%d dials of dead targets, want one of each", n)
+		}
+	})
 }
 
 // TestMaxSessionsIsExact dials from many goroutines at once: no target ever

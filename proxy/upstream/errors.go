@@ -36,11 +36,11 @@ func (e *Refused) Error() string {
 	return fmt.Sprintf("target %s answered %s", e.Target.Name(), e.Response.Status)
 }
 
-// passing reports whether another target, or the same one later, may answer
-// otherwise.
-func (e *Refused) passing() bool {
+// Passing reports whether the same target may answer otherwise later. What is
+// wrong with the request will still be wrong then (RFC 9110 section 15.5).
+func (e *Refused) Passing() bool {
 	code := e.Response.StatusCode
-	return code >= 500 || code == http.StatusRequestTimeout || code == http.StatusTooManyRequests
+	return code < 400 || code >= 500 || code == http.StatusRequestTimeout || code == http.StatusTooManyRequests
 }
 
 // BadAnswer is an answer that is not a WebSocket server's: not HTTP, or a

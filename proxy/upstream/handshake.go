@@ -38,10 +38,13 @@ type Handshake struct {
 	// The other hash keys are found in RequestURI and Header.
 	ID, IP string
 
-	// Redial says that the client has its 101 already: a refusal that another
-	// target may not share (408, 429 and 5xx) is then a failed attempt, and
-	// the next target is tried, instead of an answer for the client.
+	// Redial says that the client has its 101 already: a refusal that is
+	// Passing is then a failed attempt, and the next target is tried, instead
+	// of an answer for the client.
 	Redial bool
+	// Again says that a Dial for the same session has come to nothing: as at
+	// a second attempt, targets whose last dial did are picked last, in turn.
+	Again bool
 	// Check, where set, looks at a target's 101. An error means that the
 	// target does not suit this session: the next one is tried, and the error
 	// stays in the chain of what Dial returns. It does not count as a failure

@@ -55,7 +55,10 @@ func (p *Pool) RoundTrip(ctx context.Context, r *HTTPRequest, at func(base *url.
 
 func (r *HTTPRequest) plain() bool { return true }
 
-func (r *HTTPRequest) take(p *Pool, candidates []*Target) *Target {
+func (r *HTTPRequest) take(p *Pool, candidates []*Target, again bool) *Target {
+	if again {
+		candidates = hopeful(candidates)
+	}
 	t := choose(p.policy.balance, candidates, r, p.rng)
 	t.requests++
 	return t

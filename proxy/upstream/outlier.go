@@ -8,7 +8,7 @@ import (
 
 // succeeded takes note that the target answered. One that was asked although
 // it is ejected is back.
-func (t *Target) succeeded() { t.failed, t.ejected = 0, time.Time{} }
+func (t *Target) succeeded() { t.failed, t.doubtful, t.ejected = 0, false, time.Time{} }
 
 // failure takes note of a failed dial and ejects the target when that was
 // one too many in a row. The count is kept over the ejection: the first
@@ -17,6 +17,7 @@ func (t *Target) succeeded() { t.failed, t.ejected = 0, time.Time{} }
 func (t *Target) failure(now time.Time, cause error) {
 	t.failures++
 	t.failed++
+	t.doubtful = true
 	o := t.pool.policy.outlier
 	if o == nil || t.failed < o.Failures || !t.listed || now.Before(t.ejected) || !t.pool.mayEject(now) {
 		return

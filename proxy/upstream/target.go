@@ -48,6 +48,10 @@ type Target struct {
 	streak  int  // checks in a row that contradict down
 	failed  int  // dials failed in a row
 	ejected time.Time
+	// doubtful says that the last dial that has ended came to nothing, for no
+	// fault of its client's; asked is when the last one began.
+	doubtful bool
+	asked    time.Time
 
 	// What is on it.
 	sessions int // established
