@@ -239,13 +239,15 @@ func guess(line string) string {
 	})
 }
 
-// userinfo is what a URL has of a user (RFC 3986 section 3.2.1). No key takes
-// a URL with it, so that it may be meant for any.
-var userinfo = regexp.MustCompile(`://[^\s/?#]*@`)
+// userinfo is what a URL has of a user (RFC 3986 section 3.2.1), and all else
+// before an "@": a password may hold what should have been escaped. No key
+// takes a URL with it, so that it may be meant for any.
+var userinfo = regexp.MustCompile(`(:\\?/\\?/)([^\s"',\]}]*)@`)
 
 func withoutUserinfo(line string) string {
 	return userinfo.ReplaceAllStringFunc(line, func(match string) string {
-		return "://" + stars(match[3:len(match)-1]) + "@"
+		parts := userinfo.FindStringSubmatch(match)
+		return parts[1] + stars(parts[2]) + "@"
 	})
 }
 

@@ -47,8 +47,9 @@ func TestConceal(t *testing.T) {
 		{"plugs in a map", "pipelines: {a: {session: {secret: hunter}}}", "pipelines: {a: {session: {secret: ******}}}"},
 		{"pipeline that sounds like one", "pipelines: {secret: [accepts: [html]]}", "pipelines: {secret: [accepts: [html]]}"},
 		{"header", "endpoint: [headers: {request: {set: {Authorization: hunter, X-A: x}}}]", "endpoint: [headers: {request: {set: {Authorization: ******, X-A: x}}}]"},
-		{"URL with a password", "upstreams: {a: {targets: [ws://bob:hunter@host/x@y]}}", "upstreams: {a: {targets: [ws://**********@host/x@y]}}"},
-		{"URL without one", "upstreams: {a: {targets: [ws://host/x@y, ws://b]}} # a@b", "upstreams: {a: {targets: [ws://host/x@y, ws://b]}} # a@b"},
+		{"URL with a password", "upstreams: {a: {targets: [ws://bob:hunter@host/x@y]}}", "upstreams: {a: {targets: [ws://*****************@y]}}"},
+		{"URL with a wild password", `upstreams: {a: {targets: [ws://bob:hu/nt?er#@host, "ws:\/\/bob:hunter@host"]}}`, `upstreams: {a: {targets: [ws://*************@host, "ws:\/\/**********@host"]}}`},
+		{"URL without one", "upstreams: {a: {targets: [ws://host/x, ws://b]}} # a@b", "upstreams: {a: {targets: [ws://host/x, ws://b]}} # a@b"},
 		{"URL in no YAML", "targets: [ws://bob:hunter@host", "targets: [ws://**********@host"},
 		{"no YAML", `admin: {token: "hunt\"er", password: 'hunt''er'`, `admin: {token: **********, password: **********`},
 	} {

@@ -65,6 +65,9 @@ func (t Target) Endpoint() (Endpoint, error) {
 		return Endpoint{Discovery: DiscoverUnix, Socket: path.Clean("/" + strings.TrimLeft(socket, "/"))}, nil
 	}
 	scheme, rest, ok := strings.Cut(t.URL, "://")
+	if !ok && strings.Contains(t.URL, "@") {
+		return Endpoint{}, errUser // not quoted
+	}
 	if !ok {
 		return Endpoint{}, fmt.Errorf("%q is no URL; write it like ws://10.0.0.1:4000", t.URL)
 	}
@@ -84,11 +87,16 @@ func (t Target) Endpoint() (Endpoint, error) {
 		return Endpoint{}, unknownScheme(t.URL)
 	}
 	u, err := url.Parse(scheme + "://" + rest)
+	if err != nil && strings.Contains(rest, "@") {
+		return Endpoint{}, errUser // the parser's words may hold a part of the password
+	}
 	if err != nil {
 		return Endpoint{}, errors.Unwrap(err)
 	}
 	return e, e.fill(u)
 }
+
+var errUser = errors.New("a target's URL holds no user or password")
 
 func unknownScheme(text string) error {
 	scheme, _, _ := strings.Cut(text, "://")
@@ -99,7 +107,7 @@ func unknownScheme(text string) error {
 func (e *Endpoint) fill(u *url.URL) error {
 	switch {
 	case u.User != nil:
-		return errors.New("a target's URL holds no user or password")
+		return errUser
 	case u.RawQuery != "" || u.ForceQuery:
 		return errors.New("a target's URL holds no query; the client's is sent up")
 	case u.Fragment != "" || strings.Contains(u.Path, "#"):

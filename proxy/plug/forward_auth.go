@@ -75,12 +75,15 @@ func forwardAuth(c *config.ForwardAuthPlug, env Env) (Compiled, error) {
 func (f *forward) credentials() []string {
 	var list []string
 	for _, name := range f.copied {
-		switch name {
-		case "Authorization", "Cookie", "Origin":
+		if credential(name) {
 			list = append(list, name)
 		}
 	}
 	return list
+}
+
+func credential(name string) bool {
+	return name == "Authorization" || name == "Cookie" || name == "Origin"
 }
 
 // What is taken of an answer, in bytes. A longer one is no answer.
@@ -207,6 +210,9 @@ func (f *forward) question(r *http.Request) http.Header {
 	info := From(r)
 	h := make(http.Header, len(asked)+len(f.copied)+2)
 	for _, name := range f.copied {
+		if info.withholds(name) && !credential(name) {
+			continue
+		}
 		if values := r.Header[name]; len(values) > 0 {
 			h[name] = values
 		}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/stentproxy/stent/proxy/field"
 )
 
 // Info is what is known of one request, and of the session that it becomes.
@@ -124,6 +126,10 @@ func (i *Info) ApplyResponse(h http.Header) {
 		edit(h)
 	}
 }
+
+// withholds reports whether a header field of the client's, by its canonical
+// name, is not its own to send.
+func (i *Info) withholds(name string) bool { return slices.Contains(i.Withheld, field.Fold(name)) }
 
 // OnEnd registers what is to be done when the session ends, or the request
 // where it became none. After the end it is done at once.

@@ -86,7 +86,12 @@ func limitKey(by string, env Env) (func(*http.Request) string, error) {
 		return nil, fmt.Errorf("%q is none of ip, id, route, header:NAME", by)
 	}
 	field = http.CanonicalHeaderKey(field)
-	return func(r *http.Request) string { return short(strings.Join(r.Header[field], ",")) }, nil
+	return func(r *http.Request) string {
+		if From(r).withholds(field) {
+			return "" // as where it is dropped at the door
+		}
+		return short(strings.Join(r.Header[field], ","))
+	}, nil
 }
 
 // Network is what counts as one address: of IPv6 that is the network of one

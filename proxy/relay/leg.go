@@ -61,7 +61,7 @@ type leg struct {
 	excused time.Duration // likewise
 	timed   atomic.Bool
 
-	taken uint64 // what takes saw last; owned by the reader
+	passage passage // of what asks the peer whether it is there; owned by the reader
 
 	mu sync.Mutex
 	// guarded by mu
@@ -92,7 +92,8 @@ type line struct {
 	wmu   sync.Mutex
 	armed instant // when the write deadline was last set; guarded by wmu
 
-	bound atomic.Int64 // instant that no write goes beyond; 0 is none
+	sent  atomic.Uint64 // bytes that conn has taken
+	bound atomic.Int64  // instant that no write goes beyond; 0 is none
 }
 
 // newLeg wraps conn. Early are bytes of its stream that were read already.
@@ -121,69 +122,42 @@ func (l *leg) keepalive(k Keepalive, t instant) (next instant, silent bool) {
 	}
 	due := instant(l.heard.Load()).add(k.Interval)
 	if t < due {
+		l.passage = passage{}
 		return due, false
 	}
 	l.mu.Lock()
-	// A ping waits for the end of a frame, however long that takes, and behind
-	// what the peer has not taken. Who does not get it can't answer; who takes
-	// nothing has timeouts.write.
-	behind := len(l.controls) > 0 || l.backed()
 	asked := l.pings.at
 	var payload []byte
 	switch {
 	case asked >= due: // our ping is out and nothing has come since
-	case l.pings.waiting():
-		asked = due // the forwarded ping stands for ours
-	case behind:
+	case l.pings.waiting(), l.withheld():
+		asked = due // the forwarded ping stands for ours, or ours would wait, too
 	default:
 		payload = l.pings.ping(t)
 		asked = t
 	}
-	if behind {
-		l.pings.behind = t
-	}
-	asked = max(asked, l.pings.behind)
 	l.mu.Unlock()
 	if payload != nil {
 		l.inject(frame.Ping, payload)
 	}
-	if behind || payload != nil {
-		l.takes()
+	reached := l.reaches(due.add(-k.Interval), t)
+	if reached {
+		asked = max(asked, l.passage.reached)
+	} else {
+		// Who is still taking what is before the ping can't answer it yet.
+		asked = max(asked, l.passage.moved.add(k.Interval))
 	}
 	over := asked.add(k.Timeout)
 	switch {
-	case behind:
-		return t.add(lookAgain), false
-	case t < over:
-		// An answer may make the next ping due before that.
-		return min(over, t.add(k.Interval)), false
-	case l.unread():
+	case t >= over && l.unread():
 		return t.add(lookAgain), false // it is we who are late
-	case l.takes():
-		l.mu.Lock()
-		l.pings.behind = t
-		l.mu.Unlock()
-		return t.add(lookAgain), false
+	case t >= over:
+		return 0, true
+	case !reached:
+		return min(over, t.add(lookAgain)), false
 	}
-	return 0, true
-}
-
-// takes reports whether the peer has acknowledged bytes since the last call
-// and the system still has some for it: then our ping is among those, behind
-// more than the peer's line carries in that time.
-func (l *leg) takes() bool {
-	var taken uint64
-	var left bool
-	if l.sock != nil {
-		taken, left = acknowledged(l.sock.fd)
-	} else if socket, _ := footed(l.conn); socket != nil {
-		if raw, err := socket.(syscall.Conn).SyscallConn(); err == nil {
-			raw.Control(func(fd uintptr) { taken, left = acknowledged(int(fd)) })
-		}
-	}
-	more := taken > l.taken
-	l.taken = taken
-	return more && left
+	// An answer may make the next ping due before that.
+	return min(over, t.add(k.Interval)), false
 }
 
 // lookAgain is when a peer is looked at again that has said something which

@@ -12,7 +12,6 @@ import (
 type pings struct {
 	own       [8]byte // the payload of ours, random so that it is known again
 	at        instant // when ours was last sent
-	behind    instant // when what asks the peer was last seen to wait behind other bytes
 	sent      uint64  // how many were
 	forwarded *forwardedPing
 }

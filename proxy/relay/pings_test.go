@@ -123,7 +123,7 @@ func TestKeepalive(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			own, _ := tcpPair(t)
+			own, _ := unixPair(t)
 			l := newLeg(own, nil, Client, quickPolicy)
 			if tt.forward >= 0 {
 				l.pings.forward([]byte("p"))
@@ -358,4 +358,42 @@ func TestPingBehindLongFrame(t *testing.T) {
 			}))
 		})
 	}
+}
+
+// A ping that waits excuses nobody who has stopped, nor one that has it.
+func TestSilentBesideFrames(t *testing.T) {
+	policy := newPolicy(func(p *Policy) {
+		quickClose(p)
+		p.Timeouts.Write = 0
+		p.Keepalive = Keepalive{200 * time.Millisecond, 400 * time.Millisecond}
+	})
+	long := strings.Repeat("l", 200_000)
+	onEachEngine(t, "both stop inside one", func(t *testing.T, s Session, p pair) {
+		t.Parallel()
+		s.Policy = policy
+		s.Inspector = inspector(func(Side, frame.Opcode, []byte) Result { return Result{} })
+		r := newRig(t, s, p, nil)
+		u, c := r.attach(), r.client
+		c.say(c.text(long)[:150_000])
+		u.say(u.text(long)[:150_000])
+		soon(t, r.link.Done(), "the end")
+	})
+	onEachEngine(t, "the other side goes on", func(t *testing.T, s Session, p pair) {
+		t.Parallel()
+		s.Policy = policy
+		s.Inspector = inspector(func(Side, frame.Opcode, []byte) Result { return Result{} })
+		r := newRig(t, s, p, nil)
+		u := r.attach()
+		flow := background(func() {
+			for {
+				if _, err := u.Write(u.text("on and on")); err != nil {
+					return
+				}
+				time.Sleep(time.Millisecond)
+			}
+		})
+		r.over(ClientSilent)
+		u.Close()
+		<-flow
+	})
 }

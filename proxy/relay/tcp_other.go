@@ -2,5 +2,5 @@
 
 package relay
 
-// acknowledged is not known here: nothing is.
-func acknowledged(int) (n uint64, left bool) { return 0, false }
+// acknowledged is not known here.
+func acknowledged(int) (n, left uint64, ok bool) { return 0, 0, false }

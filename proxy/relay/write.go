@@ -114,6 +114,7 @@ func (l *leg) send(p []byte, m mark) (int, error) {
 		l.arm()
 		k, err := l.conn.Write(p[n:min(len(p), n+largeBuffer)])
 		n += k
+		l.sent.Add(uint64(k))
 		if err != nil {
 			l.broken = err
 			l.atFrame, l.atMessage = false, false
