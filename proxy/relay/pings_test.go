@@ -295,7 +295,7 @@ func answering(p *peer) heard {
 // A peer is not silent that can't have got our ping: it waits for the end of
 // a frame, behind what the peer has not taken, or in the system's own buffer.
 func TestPingBehindLongFrame(t *testing.T) {
-	pinged := newPolicy(func(p *Policy) { p.Keepalive = Keepalive{100 * time.Millisecond, time.Second} })
+	pinged := newPolicy(func(p *Policy) { p.Keepalive = Keepalive{100 * time.Millisecond, 2 * time.Second} })
 	long := strings.Repeat("l", 200_000)
 	onEachEngine(t, "the sender is slow", func(t *testing.T, s Session, p pair) {
 		t.Parallel()
@@ -306,7 +306,7 @@ func TestPingBehindLongFrame(t *testing.T) {
 		said := background(func() {
 			for part := range slices.Chunk(c.text(long), 5_000) {
 				c.say(part)
-				time.Sleep(50 * time.Millisecond) // 2 s in all
+				time.Sleep(100 * time.Millisecond) // 4 s in all
 			}
 		})
 		if h := answering(u); h != text(long) {
@@ -342,7 +342,7 @@ func TestPingBehindLongFrame(t *testing.T) {
 			t.Parallel()
 			hears(t, start(t, func(testing.TB) (own, peer net.Conn) {
 				own, peer = tightPair()
-				return own, slow{peer, 100 * time.Millisecond} // 2 s in all
+				return own, slow{peer, 200 * time.Millisecond} // 5 s in all
 			}))
 		})
 		t.Run("the line is slow/"+engine, func(t *testing.T) {
@@ -354,7 +354,7 @@ func TestPingBehindLongFrame(t *testing.T) {
 				own, peer = tcpPair(t)
 				own.(*net.TCPConn).SetWriteBuffer(4 << 20)
 				peer.(*net.TCPConn).SetReadBuffer(8 << 10)
-				return own, slow{peer, 100 * time.Millisecond}
+				return own, slow{peer, 200 * time.Millisecond}
 			}))
 		})
 	}
@@ -365,7 +365,7 @@ func TestSilentBesideFrames(t *testing.T) {
 	policy := newPolicy(func(p *Policy) {
 		quickClose(p)
 		p.Timeouts.Write = 0
-		p.Keepalive = Keepalive{200 * time.Millisecond, 400 * time.Millisecond}
+		p.Keepalive = Keepalive{300 * time.Millisecond, time.Second}
 	})
 	long := strings.Repeat("l", 200_000)
 	onEachEngine(t, "both stop inside one", func(t *testing.T, s Session, p pair) {
