@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/stentproxy/stent/config"
@@ -40,7 +41,7 @@ func TestOwnedFields(t *testing.T) {
 		e.Serve = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			up = UpHeader(r, plug.From(r))
 			for name := range up {
-				if name == "Stent-Session" || name[:2] == "X-" && name[2] == 'F' {
+				if strings.HasPrefix(name, "X-Forwarded-") {
 					delete(up, name)
 				}
 			}

@@ -122,7 +122,6 @@ func (l *leg) keepalive(k Keepalive, t instant) (next instant, silent bool) {
 	}
 	due := instant(l.heard.Load()).add(k.Interval)
 	if t < due {
-		l.passage = passage{}
 		return due, false
 	}
 	l.mu.Lock()

@@ -7,6 +7,7 @@ import "syscall"
 // long as a slow line or a slow sender makes it. A peer that moves on through
 // what is before the ping lives, and has not been asked yet.
 type passage struct {
+	heard   instant // from when on the peer is silent: each silence has its own
 	taken   uint64  // what the peer was last seen to have taken
 	moved   instant // when that was last seen to grow
 	mark    uint64  // what it has taken once it has the ping; 0 while that waits here
@@ -21,7 +22,8 @@ func (l *leg) withheld() bool { return len(l.controls) > 0 || l.backed() }
 // instant, and reports whether that has reached it.
 func (l *leg) reaches(heard, t instant) bool {
 	p := &l.passage
-	if p.reached != 0 {
+	fresh := p.heard != heard
+	if p.reached != 0 && !fresh {
 		return true
 	}
 	l.mu.Lock()
@@ -29,8 +31,8 @@ func (l *leg) reaches(heard, t instant) bool {
 	l.mu.Unlock()
 	taken, left := l.taken()
 	switch {
-	case p.moved == 0:
-		p.taken, p.moved = taken, heard
+	case fresh:
+		*p = passage{heard: heard, taken: taken, moved: heard}
 	case taken > p.taken:
 		p.taken, p.moved = taken, t
 	}

@@ -303,14 +303,16 @@ func TestPingBehindLongFrame(t *testing.T) {
 		s.Inspector = inspector(func(Side, frame.Opcode, []byte) Result { return Result{} })
 		r := newRig(t, s, p, nil)
 		u, c := r.attach(), r.client
+		line := time.NewTicker(100 * time.Millisecond) // 4 s in all
+		defer line.Stop()
 		said := background(func() {
 			for part := range slices.Chunk(c.text(long), 5_000) {
+				<-line.C
 				c.say(part)
-				time.Sleep(100 * time.Millisecond) // 4 s in all
 			}
 		})
 		if h := answering(u); h != text(long) {
-			t.Errorf("the upstream got %v", h)
+			t.Errorf("the upstream got %v, the end is %v", h, r.link.Ended())
 		}
 		<-said
 	})
@@ -327,7 +329,11 @@ func TestPingBehindLongFrame(t *testing.T) {
 		hears := func(t *testing.T, r *rig) {
 			u := r.attach()
 			said := background(func() { u.say(u.text(long)) })
-			answered := background(func() { answering(u) })
+			answered := background(func() {
+				for h, ok := u.next(); ok; h, ok = u.next() {
+					u.Write(u.frame(true, frame.Pong, h.payload)) // until it is closed
+				}
+			})
 			if h := answering(r.client); h != text(long) {
 				t.Errorf("the client got %v", h)
 			}
@@ -368,32 +374,29 @@ func TestSilentBesideFrames(t *testing.T) {
 		p.Keepalive = Keepalive{300 * time.Millisecond, time.Second}
 	})
 	long := strings.Repeat("l", 200_000)
-	onEachEngine(t, "both stop inside one", func(t *testing.T, s Session, p pair) {
-		t.Parallel()
-		s.Policy = policy
-		s.Inspector = inspector(func(Side, frame.Opcode, []byte) Result { return Result{} })
-		r := newRig(t, s, p, nil)
-		u, c := r.attach(), r.client
-		c.say(c.text(long)[:150_000])
-		u.say(u.text(long)[:150_000])
-		soon(t, r.link.Done(), "the end")
-	})
-	onEachEngine(t, "the other side goes on", func(t *testing.T, s Session, p pair) {
-		t.Parallel()
-		s.Policy = policy
-		s.Inspector = inspector(func(Side, frame.Opcode, []byte) Result { return Result{} })
-		r := newRig(t, s, p, nil)
-		u := r.attach()
-		flow := background(func() {
-			for {
-				if _, err := u.Write(u.text("on and on")); err != nil {
-					return
+	for name, play := range map[string]func(t *testing.T, r *rig, u, c *peer){
+		"both stop inside one": func(t *testing.T, r *rig, u, c *peer) {
+			c.say(c.text(long)[:150_000])
+			u.say(u.text(long)[:150_000])
+			soon(t, r.link.Done(), "the end")
+		},
+		"the other side goes on": func(t *testing.T, r *rig, u, c *peer) {
+			for heard := (heard{op: frame.Text}); heard.op == frame.Text || heard.op == frame.Ping; heard, _ = c.next() {
+				if heard.op == frame.Text {
+					u.say(u.text("on and on"))
 				}
-				time.Sleep(time.Millisecond)
 			}
+			u.Close()
+			c.Close()
+			r.over(ClientSilent)
+		},
+	} {
+		onEachEngine(t, name, func(t *testing.T, s Session, p pair) {
+			t.Parallel()
+			s.Policy = policy
+			s.Inspector = inspector(func(Side, frame.Opcode, []byte) Result { return Result{} })
+			r := newRig(t, s, p, nil)
+			play(t, r, r.attach(), r.client)
 		})
-		r.over(ClientSilent)
-		u.Close()
-		<-flow
-	})
+	}
 }
